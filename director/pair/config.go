@@ -1,0 +1,100 @@
+// Package pair makes two directors one: it carries heartbeats to the peer,
+// runs the election, and keeps the VIPs on their devices while this director
+// is the active one. It shares no lock, goroutine or queue with the rest of
+// the director.
+package pair
+
+import (
+	"net/netip"
+	"time"
+
+	"lvstun/director/election"
+	"lvstun/director/heartbeat"
+	"lvstun/director/vip"
+)
+
+// Role is what this director is at the moment.
+type Role = election.Role
+
+// Path is one heartbeat path.
+type Path = heartbeat.Path
+
+// Config is what a Pair needs to know. Zero durations and a zero port take
+// the defaults given beside them.
+type Config struct {
+	Name     string        // this director's name, 1 to 64 bytes, unlike the peer's
+	Key      [32]byte      // authenticates heartbeats; the same on both directors
+	Paths    []Path        // ways to the peer; none makes a director without a peer
+	Port     uint16        // UDP port of both ends; 539
+	Interval time.Duration // between heartbeats; 100ms
+	Dead     time.Duration // silence after which the peer counts as dead, at least 2 × Interval; 300ms
+	Lease    time.Duration // kernel lifetime of a VIP, whole seconds, at least 1s; 2s
+	VIPs     []vip.VIP     // at least none: a director without VIPs still has a role
+	Digest   [32]byte      // of the configuration both directors must share
+
+	// OnRole, if set, is told every role this director takes, in order. It
+	// may block: only the next call waits for it.
+	OnRole func(Role)
+}
+
+// Status is what the pair looks like at one moment. It is a copy.
+type Status struct {
+	Role        Role
+	Term        uint64
+	Since       time.Time
+	Reason      string // why the role is what it is
+	Peer        PeerStatus
+	Paths       []PathStatus
+	VIPs        []VIPStatus
+	Transitions []Transition // the last ones, oldest first
+	Problems    []string     // what a person should look at, one sentence each
+}
+
+// PeerStatus is what is known of the other director.
+type PeerStatus struct {
+	Name          string // empty until it was heard
+	Role          Role
+	Term          uint64
+	Alive         bool // proven within the dead time
+	HearsUs       bool // its packets echo what we sent within the dead time
+	LastHeard     time.Time
+	DigestMatches bool // true until a differing digest was heard
+}
+
+// PathState says whether a path carries heartbeats.
+type PathState string
+
+// The states of a path.
+const (
+	PathUp      PathState = "up"      // a proven packet within the dead time
+	PathSilent  PathState = "silent"  // bound, nothing proven within the dead time
+	PathUnbound PathState = "unbound" // the local address is not there, see Err
+)
+
+// PathStatus is one path with its counters.
+type PathStatus struct {
+	Local, Peer netip.Addr
+	State       PathState
+	Err         string // why it is unbound, or the last send failed
+	LastHeard   time.Time
+	Sent        uint64
+	Received    uint64            // proven packets
+	Dropped     map[string]uint64 // by reason: short, forged, replay, …; never nil
+}
+
+// VIPStatus is one VIP as this director holds it or not.
+type VIPStatus struct {
+	vip.VIP
+	Held    bool
+	Until   time.Time // end of the kernel lease, when Held
+	Foreign string    // the MAC that last answered for it while we asked, or empty
+	Err     string    // why the last kernel call for it failed, or empty
+}
+
+// Transition is one change of role.
+type Transition struct {
+	At       time.Time
+	From, To Role
+	Term     uint64
+	Reason   string
+}
