@@ -33,7 +33,7 @@ func (p *prober) askHTTP(ctx context.Context, conn net.Conn, target netip.AddrPo
 	if p.tls != nil {
 		secure := tls.Client(conn, p.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS: %w", p.plain(err, "no handshake"))
+			return fmt.Errorf("TLS: %v", p.plain(err, "no handshake"))
 		}
 		conn = secure
 	}
@@ -70,15 +70,17 @@ func (p *prober) askHTTP(ctx context.Context, conn net.Conn, target netip.AddrPo
 
 // readResponse reads the head of the final answer; 1xx answers before it are passed over (RFC 9110 §15.2).
 func readResponse(conn net.Conn, req *http.Request) (*http.Response, error) {
-	limited := io.LimitReader(conn, maxHead+maxBody)
-	reader := bufio.NewReader(limited)
+	source := &remembering{Reader: io.LimitReader(conn, maxHead+maxBody)}
+	reader := bufio.NewReader(source)
 	for range 5 {
 		resp, err := http.ReadResponse(reader, req)
-		if err != nil {
-			var netErr net.Error
-			if errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil, err
-			}
+		switch {
+		case err == nil:
+		case source.err != nil && source.err != io.EOF:
+			return nil, source.err // http may call a line that the timeout cut off malformed
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil, err
+		default:
 			return nil, fmt.Errorf("not an HTTP answer: %w", err)
 		}
 		if resp.StatusCode >= 200 {
@@ -87,4 +89,18 @@ func readResponse(conn net.Conn, req *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 	}
 	return nil, errors.New("no final status after five 1xx answers")
+}
+
+// remembering keeps the error its Reader ended with.
+type remembering struct {
+	io.Reader
+	err error
+}
+
+func (r *remembering) Read(b []byte) (n int, err error) {
+	n, err = r.Reader.Read(b)
+	if err != nil {
+		r.err = err
+	}
+	return n, err
 }
