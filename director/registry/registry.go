@@ -27,7 +27,7 @@ const (
 var (
 	// ErrStaleSession: a newer session of the same real server holds the lease,
 	// or this very session has left.
-	ErrStaleSession = errors.New("an older session of the agent")
+	ErrStaleSession = errors.New("the session is over")
 	// ErrAddressTaken: another real server holds a lease with this address.
 	ErrAddressTaken = errors.New("the address is another real server's")
 	// ErrFull: MaxLeases are running.
@@ -132,18 +132,8 @@ func (r *Registry) put(c Claim) (changed bool, err error) {
 	if known {
 		old = e.Value.(*Lease)
 	}
-	switch {
-	case !known:
-	case !old.Gone && c.Session < old.Session:
-		return changed, fmt.Errorf("register %s: %w: session %d is held, this is %d", c.Name, ErrStaleSession, old.Session, c.Session)
-	case old.Gone && old.GoneReason == Left && c.Session == old.Session:
-		return changed, fmt.Errorf("register %s: %w: session %d has left", c.Name, ErrStaleSession, c.Session)
-	}
-	if holder := r.byAddress[c.Address]; holder != nil && holder.Name != c.Name {
-		return changed, fmt.Errorf("register %s: %w: %s holds %s", c.Name, ErrAddressTaken, holder.Name, c.Address)
-	}
-	if (!known || old.Gone) && r.running.Len() >= r.maxLeases {
-		return changed, fmt.Errorf("register %s: %w: %d leases are running", c.Name, ErrFull, r.maxLeases)
+	if err := r.admit(c, old); err != nil {
+		return changed, fmt.Errorf("register %s: %w", c.Name, err)
 	}
 	c.Services = slices.Clone(c.Services)
 	next := &Lease{Claim: c, Since: now, Renewed: now, Expires: now.Add(r.lease)}
@@ -161,15 +151,34 @@ func (r *Registry) put(c Claim) (changed bool, err error) {
 			r.gone.Remove(e)
 		}
 		r.byName[c.Name] = r.running.PushBack(next)
-	}
-	r.byAddress[c.Address] = next
-	if r.running.Len() == 1 { // Run knew of no end, or of one later than any
-		select {
-		case r.wake <- struct{}{}:
-		default:
+		if r.running.Len() == 1 { // the first: Run sleeps without an end to wait for
+			select {
+			case r.wake <- struct{}{}:
+			default:
+			}
 		}
 	}
+	r.byAddress[c.Address] = next
 	return changed, nil
+}
+
+// admit says why c may not follow old, the lease or tombstone of its name, if
+// there is one. The caller holds mu.
+func (r *Registry) admit(c Claim, old *Lease) error {
+	running := old != nil && !old.Gone
+	if running && c.Session < old.Session {
+		return fmt.Errorf("%w: session %d is held, this is %d", ErrStaleSession, old.Session, c.Session)
+	}
+	if old != nil && old.GoneReason == Left && c.Session == old.Session {
+		return fmt.Errorf("%w: session %d has left", ErrStaleSession, c.Session)
+	}
+	if holder := r.byAddress[c.Address]; holder != nil && holder.Name != c.Name {
+		return fmt.Errorf("%w: %s holds %s", ErrAddressTaken, holder.Name, c.Address)
+	}
+	if !running && r.running.Len() >= r.maxLeases {
+		return fmt.Errorf("%w: %d leases are running", ErrFull, r.maxLeases)
+	}
+	return nil
 }
 
 // Leave ends the lease of name at its holder's wish. An older session than the
