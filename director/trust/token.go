@@ -43,9 +43,9 @@ type payload struct {
 	Issued    int64        `json:"iat"`
 }
 
-// Mint makes the token of c, issued at the given time. It refuses claims that
-// Claims.Validate faults and claims too many for MaxToken.
-func (k ClusterKey) Mint(c Claims, issued time.Time) (Token, error) {
+// Mint makes the token of c, issued now. It refuses claims that Claims.Validate
+// faults and claims too many for MaxToken.
+func (k ClusterKey) Mint(c Claims) (Token, error) {
 	if errs := c.Validate(); len(errs) > 0 {
 		return Token{}, fmt.Errorf("make token: %w", errors.Join(errs...))
 	}
@@ -53,7 +53,7 @@ func (k ClusterKey) Mint(c Claims, issued time.Time) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("make token: %w", err)
 	}
-	body, err := json.Marshal(payload{1, c.Name, c.Addresses, c.Services, pin, issued.Unix()})
+	body, err := json.Marshal(payload{1, c.Name, c.Addresses, c.Services, pin, time.Now().Unix()})
 	if err != nil {
 		return Token{}, fmt.Errorf("make token: %w", err)
 	}
