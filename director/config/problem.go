@@ -39,7 +39,7 @@ func (p Problem) String() string {
 	if p.Severity == Warning {
 		s.WriteString("warning: ")
 	}
-	for _, part := range []string{p.What, show(p.Value)} {
+	for _, part := range []string{show(p.What), show(p.Value)} {
 		if part != "" {
 			s.WriteString(part + ", ")
 		}
@@ -50,7 +50,7 @@ func (p Problem) String() string {
 
 // show keeps a value on one line and at a length a person reads.
 func show(value string) string {
-	const most = 80
+	const most = 100
 	if r := []rune(value); len(r) > most {
 		value = string(r[:most]) + "…"
 	}
