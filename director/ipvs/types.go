@@ -23,13 +23,15 @@ const (
 	UDP Protocol = unix.IPPROTO_UDP
 )
 
-// String returns "tcp" or "udp", or the number of any other protocol (the kernel also balances SCTP, AH and ESP).
+// String returns "tcp" or "udp"; others may have made services of "sctp", or of a protocol known by number only.
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
 		return "tcp"
 	case UDP:
 		return "udp"
+	case unix.IPPROTO_SCTP:
+		return "sctp"
 	}
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
@@ -84,8 +86,8 @@ func (f Family) bits() int {
 // It is comparable, and the kernel has at most one service of a key.
 type Key struct {
 	Protocol Protocol
-	Addr     netip.AddrPort // VIP and port; port 0 is all ports, which the kernel wants persistent
-	FWMark   uint32         // a packet mark set by a firewall rule; 0 is a service of Addr
+	Addr     netip.AddrPort // VIP and port; port 0 is every port and takes a persistent service
+	FWMark   uint32         // the mark a firewall rule put on the packets; 0 is a service of Addr
 	Family   Family         // of the marked packets, for FWMark ≠ 0 only; zero is IPv4
 }
 
@@ -99,29 +101,34 @@ func FWMarkKey(mark uint32, f Family) Key {
 	return Key{FWMark: mark, Family: f}.canonical()
 }
 
-// canonical spells a key the one way in which it is compared.
+// canonical spells a key the one way in which keys are compared.
 func (k Key) canonical() Key {
-	if k.FWMark != 0 {
-		if k.Family == 0 {
-			k.Family = IPv4
-		}
-		return Key{FWMark: k.FWMark, Family: k.Family}
+	switch {
+	case k.FWMark == 0:
+		return Key{Protocol: k.Protocol, Addr: unmap(k.Addr)}
+	case k.Family == 0:
+		return Key{FWMark: k.FWMark, Family: IPv4}
 	}
-	return Key{Protocol: k.Protocol, Addr: unmap(k.Addr)}
+	return Key{FWMark: k.FWMark, Family: k.Family}
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // family is the address family of the service.
 func (k Key) family() Family {
-	k = k.canonical()
-	if k.FWMark != 0 {
-		return k.Family
+	switch {
+	case k.FWMark == 0:
+		return familyOf(k.Addr.Addr())
+	case k.Family == 0:
+		return IPv4
 	}
-	return familyOf(k.Addr.Addr())
+	return k.Family
 }
 
 // String returns "10.0.0.50:80/tcp", "[2001:db8::1]:80/tcp", "fwmark 7" or "fwmark 7 of IPv6".
 func (k Key) String() string {
-	k = k.canonical()
 	switch {
 	case k.FWMark == 0:
 		return k.Addr.String() + "/" + k.Protocol.String()
@@ -129,10 +136,6 @@ func (k Key) String() string {
 		return fmt.Sprintf("fwmark %d of IPv6", k.FWMark)
 	}
 	return fmt.Sprintf("fwmark %d", k.FWMark)
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 // SchedFlags are the flags of a scheduler. Only sh and mh know any; the bits mean the same for both.
@@ -151,11 +154,12 @@ type Service struct {
 
 	Scheduler string // a name of Schedulers
 
-	// Persistent is how long a client stays with its destination, in whole seconds; 0 is off. ipvsadm takes 1 s to 31 days.
+	// Persistent is how long a client stays with its destination: whole seconds up to 31 days; 0 is off.
 	Persistent time.Duration
 
 	// PersistenceMask is the prefix length that groups clients for Persistent: 1–32, for IPv6 1–128; 0 is every
-	// address for itself.
+	// address for itself. It reads negative where someone gave an IPv4 service a mask that is no such prefix, as
+	// the complement ^mask: −1 is 0.0.0.0.
 	PersistenceMask int
 
 	OnePacket  bool       // every datagram is scheduled on its own; UDP only
@@ -174,8 +178,8 @@ type Destination struct {
 	// Weight is the share of new connections; 0 is quiesced. The kernel takes 0 to 2³¹−1, ipvsadm 0–65535.
 	Weight int
 
-	// Upper stops new connections above this many, Lower lets them in again below; 0 is no limit. Lower ≤ Upper;
-	// Lower 0 with an Upper means three quarters of it.
+	// Upper is the number of connections at which no new ones come; 0 is no limit. They come again below Lower, or
+	// where Lower is 0 below three quarters of Upper. Lower ≤ Upper.
 	Upper, Lower uint32
 
 	Tunnel Tunnel // for Method Tunnel
