@@ -1,0 +1,1 @@
+on gw cat /proc/sys/net/ipv4/ip_forward
