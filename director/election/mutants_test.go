@@ -1,0 +1,160 @@
+package election
+
+import (
+	"testing"
+	"time"
+)
+
+// mutants are the rules of the election, each broken in one way.
+var mutants = []mutant{
+	{name: "claims without asking", step: onConfirming(func(s *step) {
+		s.claim("did not ask")
+	})},
+	{name: "takes no answer for an answer", step: ignoring(func(_ Machine, ev Event) bool {
+		answer, ok := ev.(Answer)
+		return ok && !answer.Rival
+	})},
+	{name: "asks once only, and at a moment", step: onConfirming(func(s *step) {
+		s.claimAt, s.askAt = min(s.claimAt, s.now+ms), Never
+	})},
+	{name: "does not see its rival", step: ignoring(func(_ Machine, ev Event) bool {
+		answer, ok := ev.(Answer)
+		return ok && answer.Rival
+	})},
+	{name: "the loser keeps the VIPs", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
+		return b.Term > m.term || b.Term == m.term && b.From.Compare(m.cfg.Self) < 0
+	}))},
+	{name: "equal terms are nobody's loss", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
+		return b.Term == m.term
+	}))},
+	{name: "every active yields to the other", step: func(_ Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if b, ok := ev.(Beat); ok && b.Role == Active && next.role == Active {
+			return with(next, now, actions, func(s *step) { s.release("yields") })
+		}
+		return next, actions
+	}},
+	{name: "the lower address takes back", step: func(_ Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if b, ok := ev.(Beat); ok && b.Role == Active && next.role == Standby && next.lower() && !next.leaving.on {
+			return with(next, now, actions, func(s *step) { s.claim("failback") })
+		}
+		return next, actions
+	}},
+	{name: "two standbys wait for each other", step: ignoring(func(m Machine, ev Event) bool {
+		return m.known && m.peer.Role == Standby && m.role == Confirming && !m.silent(m.stepped)
+	})},
+	{name: "both standbys claim, whoever is lower", step: func(_ Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if b, ok := ev.(Beat); ok && b.Role == Standby && next.role == Standby && !next.leaving.on {
+			return with(next, now, actions, func(s *step) { s.claim("me too") })
+		}
+		return next, actions
+	}},
+	{name: "wakes up and renews", renewsLate: true, step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if next.role == Active {
+			next.leaseEnd = Never
+		}
+		return next, actions
+	}},
+	{name: "claims in the same term", step: func(before Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if before.role != Active && next.role == Active && before.term > 0 {
+			next.term = before.term
+			for i := range actions {
+				if c, ok := actions[i].(Claim); ok {
+					actions[i] = Claim{Term: before.term, Before: c.Before}
+				}
+			}
+		}
+		return next, actions
+	}},
+	{name: "keeps the VIPs when the link is down", step: func(before Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if before.role == Active && next.role == Fault {
+			return next, without[Release](actions)
+		}
+		return next, actions
+	}},
+	{name: "stays in fault", step: ignoring(func(_ Machine, ev Event) bool {
+		c, ok := ev.(Condition)
+		return ok && c.Fault == ""
+	})},
+	{name: "one lost beat is death", step: func(_ Machine, _ Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if next.role == Standby && next.started && !next.leaving.on && now-next.heard > simInterval+10*ms && next.known {
+			return with(next, now, actions, func(s *step) { s.claim("impatient") })
+		}
+		return next, actions
+	}},
+	{name: "never takes the peer for dead", step: func(_ Machine, _ Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.heard = now
+		return next, actions
+	}},
+	{name: "tells of a release that has not happened", step: func(before Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if next.leaving.on && !before.leaving.on {
+			next.leaving.released, next.leaving.resendAt = true, Never
+			return next, append(without[Release](actions), Send{MessageReleased})
+		}
+		return next, actions
+	}},
+	{name: "an active nobody hears stays", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
+		return !b.HearsUs
+	}))},
+}
+
+// with runs change on next as a rule would.
+func with(next Machine, now time.Duration, actions []Action, change func(*step)) (Machine, []Action) {
+	s := step{Machine: next, now: now, actions: actions}
+	change(&s)
+	return s.Machine, s.actions
+}
+
+// onConfirming applies change at the moment a director begins to confirm.
+func onConfirming(change func(*step)) func(Machine, Event, time.Duration, Machine, []Action) (Machine, []Action) {
+	return func(before Machine, _ Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if before.role != Confirming && next.role == Confirming {
+			return with(next, now, actions, change)
+		}
+		return next, actions
+	}
+}
+
+// ignoring turns events that match into ticks.
+func ignoring(match func(Machine, Event) bool) func(Machine, Event, time.Duration, Machine, []Action) (Machine, []Action) {
+	return func(before Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if match(before, ev) {
+			return before, nil
+		}
+		return next, actions
+	}
+}
+
+func activeMeets(match func(Machine, Beat) bool) func(Machine, Event) bool {
+	return func(m Machine, ev Event) bool {
+		b, ok := ev.(Beat)
+		return ok && m.role == Active && b.Role == Active && match(m, b)
+	}
+}
+
+func without[T Action](actions []Action) []Action {
+	var kept []Action
+	for _, a := range actions {
+		if _, ok := a.(T); !ok {
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+// TestSimulationCatchesMutants shows that the simulation can fail: it finds
+// every broken rule.
+func TestSimulationCatchesMutants(t *testing.T) {
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			most := uint64(50_000)
+			for seed := uint64(1); seed <= most; seed++ {
+				if violation, _, _ := simulate(seed, m, false); violation != "" {
+					t.Logf("%s: caught in scenario %d: %s", m.name, seed, violation)
+					return
+				}
+			}
+			t.Errorf("%d scenarios and nothing noticed", most)
+		})
+	}
+}
