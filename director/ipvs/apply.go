@@ -132,9 +132,10 @@ func (r *Report) add(o Op) {
 }
 
 // Apply makes the kernel's table hold desired, as Diff describes, with the fewest writes: none where it already does.
-// Nothing is written where the table cannot be read. An operation that fails does not stop the others: the error joins
-// every failure, and the report holds what was done all the same. Where the kernel's answers show that someone else
-// changed the table meanwhile, it is read and compared again, three times at most.
+// Nothing is written where the table cannot be read. An operation that fails does not stop the others, except that the
+// last destination that serves stays while the one that shall serve instead could not be set. The error joins every
+// failure, and the report holds what was done all the same. Where the kernel's answers show that someone else changed
+// the table meanwhile, it is read and compared again, three times at most.
 func (h *Handle) Apply(ctx context.Context, desired []Service, ours map[Key]bool) (Report, error) {
 	var r Report
 	for {
@@ -143,35 +144,59 @@ func (h *Handle) Apply(ctx context.Context, desired []Service, ours map[Key]bool
 			return r, err
 		}
 		r.Rounds++
-		stale, err := h.run(ctx, Diff(have, desired, ours), &r)
+		stale, err := h.run(ctx, have, Diff(have, desired, ours), &r)
 		if !stale || r.Rounds == applyRounds {
 			return r, err
 		}
 	}
 }
 
+// errLast says why a destination stays that should go.
+var errLast = errors.New("it is the last that serves, and the one to serve instead could not be set")
+
 // run executes the operations and tells whether one of them met another table than the one it was made for.
-func (h *Handle) run(ctx context.Context, ops []Op, r *Report) (stale bool, err error) {
+func (h *Handle) run(ctx context.Context, have []Service, ops []Op, r *Report) (stale bool, err error) {
 	var errs []error
 	missing := make(map[Key]bool) // services that could not be made: their destinations would only fail for it
+	wanting := make(map[Key]bool) // services with a destination that should serve and could not be set
+	serving := make(map[Key]int)  // how many destinations of a service have a weight
+	for _, s := range have {
+		for _, d := range s.Destinations {
+			serving[s.Key] += count(d.Weight > 0)
+		}
+	}
 	for _, o := range ops {
 		if err := ctx.Err(); err != nil {
 			errs = append(errs, err)
 			break
 		}
-		if o.Kind == AddDestination && missing[o.Service.Key] {
+		k := o.Service.Key
+		if o.Kind == AddDestination && missing[k] {
 			continue
 		}
-		err := h.execute(o)
-		if err == nil {
-			r.add(o)
+		change := count(o.serves()) - count(o.served)
+		if change < 0 && serving[k] == 1 && wanting[k] {
+			errs = append(errs, fmt.Errorf("%s: %w", o, errLast))
 			continue
 		}
-		missing[o.Service.Key] = missing[o.Service.Key] || o.Kind == AddService && !errors.Is(err, unix.EEXIST)
-		stale = stale || isStale(o, err)
-		errs = append(errs, fmt.Errorf("%s: %w", o, explain(o, err)))
+		if err := h.execute(o); err != nil {
+			missing[k] = missing[k] || o.Kind == AddService && !errors.Is(err, unix.EEXIST)
+			wanting[k] = wanting[k] || o.serves()
+			stale = stale || isStale(o, err)
+			errs = append(errs, fmt.Errorf("%s: %w", o, explain(o, err)))
+			continue
+		}
+		serving[k] += change
+		r.add(o)
 	}
 	return stale, errors.Join(errs...)
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (h *Handle) execute(o Op) error {

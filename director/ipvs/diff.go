@@ -26,6 +26,8 @@ type Op struct {
 	Service     Service     // without destinations; of the destination kinds and DelService only the Key is set
 	Destination Destination // of the destination kinds; of DelDestination only the Addr counts
 	Change      string      // what an edit changes: "weight 1 → 0, upper 0 → 100"
+
+	served bool // the destination has a weight before the operation
 }
 
 // String says the operation as logs and errors do: "add real server 192.168.1.100:80 to 10.0.0.50:80/tcp".
@@ -46,6 +48,9 @@ func (o Op) String() string {
 	}
 	return fmt.Sprintf("operation %d on %s", o.Kind, o.Service.Key)
 }
+
+// serves tells whether the destination takes new connections after the operation.
+func (o Op) serves() bool { return o.Kind != DelDestination && o.Destination.Weight > 0 }
 
 // Diff returns the operations that turn the table have into one that holds want. Services of have that are neither in
 // want nor in ours are foreign and stay; those in ours and not in want are deleted; inside a wanted service the
@@ -116,7 +121,7 @@ func diffDestinations(k Key, have, want []Destination) []Op {
 		if op.Change = destinationChange(h.normal(), w); op.Change == "" {
 			continue
 		}
-		op.Kind = EditDestination
+		op.Kind, op.served = EditDestination, h.Weight > 0
 		if w.Weight > h.Weight {
 			raises = append(raises, op)
 		} else {
@@ -126,7 +131,7 @@ func diffDestinations(k Key, have, want []Destination) []Op {
 	for _, h := range have {
 		if !wanted[h.Addr] {
 			wanted[h.Addr] = true
-			dels = append(dels, Op{Kind: DelDestination, Service: Service{Key: k}, Destination: h.normal()})
+			dels = append(dels, Op{Kind: DelDestination, Service: Service{Key: k}, Destination: h.normal(), served: h.Weight > 0})
 		}
 	}
 	return append(append(append(adds, raises...), edits...), dels...)

@@ -1,12 +1,10 @@
 package ipvs
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -265,5 +263,3 @@ func everyKind() []Service {
 		{Key: tcp("10.0.0.51:0"), Scheduler: "wrr", Persistent: time.Second},
 	}
 }
-
-var errInjected = errors.Join(syscall.Errno(unix.EIO))
