@@ -29,6 +29,9 @@ type PairStatus struct {
 	Transitions []Transition `json:"transitions"` // of this director's role, the latest last
 }
 
+// PathUp is the state of a path on which the peer is heard.
+const PathUp = "up"
+
 // PathStatus is one heartbeat path.
 type PathStatus struct {
 	Local     netip.Addr        `json:"local"`
@@ -83,6 +86,7 @@ type DestinationStatus struct {
 	Name          string     `json:"name,omitempty"`
 	Address       netip.Addr `json:"address"`
 	Weight        int        `json:"weight"`
+	InUse         bool       `json:"in_use"` // IPVS has it, with Weight
 	State         string     `json:"state"`
 	Reason        string     `json:"reason,omitempty"`
 	Source        string     `json:"source"` // who decided: agent, check, kernel

@@ -7,11 +7,15 @@ import (
 	"unicode/utf8"
 )
 
+// prints is true for what may go to a terminal: no control characters, no marks
+// that turn the direction of text, not the sign for broken UTF-8.
+func prints(r rune) bool { return unicode.IsPrint(r) && r != utf8.RuneError }
+
 // printable makes s fit for a terminal, a log and a page: at most limit bytes,
 // with a blank in place of every rune that does not print.
 func printable(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
+		if !prints(r) {
 			return ' '
 		}
 		return r
