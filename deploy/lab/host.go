@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -163,18 +162,4 @@ func fetch(m *machine.Machine, dir string) error {
 		return fmt.Errorf("copy %s from the guest: %w", dir, err)
 	}
 	return nil
-}
-
-// pipe connects its standard files to a TCP address.
-func pipe(_ *lab, args []string) (int, error) {
-	conn, err := dialPipe(args)
-	if err != nil {
-		return 1, err
-	}
-	go func() {
-		io.Copy(conn, os.Stdin) // its end is the other side's to notice
-		conn.CloseWrite()
-	}()
-	_, err = io.Copy(os.Stdout, conn)
-	return 0, err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -159,7 +160,7 @@ const ready = "ready"
 
 // onNode runs a command on a node and returns what it printed.
 func (l *lab) onNode(ctx context.Context, node string, stdin string, argv ...string) (string, error) {
-	cmd := l.selfCommand(ctx, append([]string{"on", node}, argv...)...)
+	cmd := exec.CommandContext(ctx, l.self, append([]string{"on", node}, argv...)...)
 	var out, errOut bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewBufferString(stdin), &out, &errOut
 	if err := cmd.Run(); err != nil {

@@ -182,6 +182,23 @@ func (l *lab) serveUp(m *machine.Machine, top *topology.Topology, env []string) 
 	return errors.Join(unix.Dup2(int(log.Fd()), 1), unix.Dup2(int(log.Fd()), 2))
 }
 
+// pipe connects its standard files to a TCP address.
+func pipe(_ *lab, args []string) (int, error) {
+	if len(args) != 1 {
+		return 2, errors.New("pipe ADDRESS")
+	}
+	conn, err := net.Dial("tcp", args[0])
+	if err != nil {
+		return 1, err
+	}
+	go func() {
+		io.Copy(conn, os.Stdin)          // its end is the other side's to notice
+		conn.(*net.TCPConn).CloseWrite() // as is this one's
+	}()
+	_, err = io.Copy(os.Stdout, conn)
+	return 0, err
+}
+
 // accept serves every connection in a goroutine and closes it then.
 func accept(l net.Listener, serve func(net.Conn)) {
 	for {

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -102,20 +99,4 @@ func nodes(_ *lab, args []string) (int, error) {
 		fmt.Println(n.Name)
 	}
 	return 0, nil
-}
-
-// selfCommand is one of the lab's own commands as a child.
-func (l *lab) selfCommand(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, l.self, args...)
-}
-
-func dialPipe(args []string) (*net.TCPConn, error) {
-	if len(args) != 1 {
-		return nil, errors.New("pipe ADDRESS")
-	}
-	conn, err := net.Dial("tcp", args[0])
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -26,6 +27,7 @@ type Machine struct {
 
 // Start picks and starts the machine. self is the lab's binary; say reports progress.
 func Start(ctx context.Context, self string, say func(format string, args ...any)) (*Machine, error) {
+	exec.CommandContext(ctx, "modprobe", "-qa", "ip_vs", "ipip").Run() // what it could do shows in /proc
 	reason := lacking("/proc")
 	if reason == "" {
 		say("this kernel has IPVS and IPIP: the lab runs on it, in namespaces")

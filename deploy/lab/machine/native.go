@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -18,9 +17,6 @@ const Service = "service"
 
 // lacking says in a clause why the running kernel, as its /proc shows it, does not serve the lab; "" where it does.
 func lacking(proc string) string {
-	if os.Geteuid() == 0 {
-		exec.Command("modprobe", "-qa", "ip_vs", "ipip").Run() // what it did shows in /proc
-	}
 	if _, err := os.Stat(filepath.Join(proc, "net/ip_vs")); err != nil {
 		return "this kernel has no IPVS"
 	}
