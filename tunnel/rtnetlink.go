@@ -174,3 +174,26 @@ func Watch(ctx context.Context, changed func()) error {
 		changed()
 	}
 }
+
+// DeviceOf returns the name of the device that holds addr; found is false if none does.
+func DeviceOf(addr netip.Addr) (name string, found bool, err error) {
+	msgs, err := dumpAddresses()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
+	}
+	for _, m := range msgs {
+		index, a, err := parseAddress(m)
+		if err != nil {
+			return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
+		}
+		if a.prefix.Addr() != addr.Unmap() {
+			continue
+		}
+		l, err := netlink.LinkByIndex(index)
+		if err != nil {
+			return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
+		}
+		return l.Attrs().Name, true, nil
+	}
+	return "", false, nil
+}

@@ -103,6 +103,16 @@ func TestReadsTheKernel(t *testing.T) {
 	t.Errorf("lo holds %v, want %v among it (-want +got):\n%s", have, want, cmp.Diff(want.prefix.String(), have))
 }
 
+func TestDeviceOf(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{"127.0.0.1": "lo", "::ffff:127.0.0.1": "lo", "192.0.2.99": ""} {
+		name, found, err := DeviceOf(netip.MustParseAddr(addr))
+		if err != nil || name != want || found != (want != "") {
+			t.Errorf("DeviceOf(%s) = %q, %v, %v; want %q", addr, name, found, err, want)
+		}
+	}
+}
+
 func TestWatchEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
