@@ -136,7 +136,7 @@ func (s *service) checkSpec() httpcheck.Spec {
 	}
 	if spec.Kind == "" {
 		switch {
-		case c.Port == 0 && s.port() == 0 && s.FWMark != 0:
+		case c.Port == 0 && s.port() == 0 && s.FWMark > 0:
 			spec.Kind = httpcheck.None
 		case s.Protocol == "udp":
 			spec.Kind = httpcheck.UDP

@@ -12,6 +12,8 @@ import (
 // maxSize bounds a file, in bytes. Thirty-seven thousand servers take about four million.
 const maxSize = 16 << 20
 
+const emptyFile = "the file is empty: it needs at least one service"
+
 // The formats of Options.
 const (
 	FormatYAML  = "yaml"
@@ -56,7 +58,7 @@ func Parse(path string, data []byte, opt Options) (*Config, []Problem, error) {
 	case len(data) > maxSize:
 		found.add(Problem{Why: fmt.Sprintf("the file is larger than %d MiB", maxSize>>20)})
 	case len(bytes.TrimSpace(data)) == 0:
-		found.add(Problem{Why: "the file is empty: it needs at least one service"})
+		found.add(Problem{Why: emptyFile})
 	default:
 		raw = read(data, found)
 	}

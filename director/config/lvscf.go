@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,17 +113,12 @@ func (b *block) addr(key string, fields ...string) netip.Addr {
 	return netip.Addr{}
 }
 
-// idle warns of a key that is there but does nothing. A value among asked is one that asks for nothing.
+// idle warns of a key that is there but has no effect. The values in nothing ask for none.
 func (b *block) idle(key, why string, nothing ...string) {
 	e, present := b.Get(key)
-	if !present {
-		return
-	}
 	value := e.Values.String()
-	for _, n := range nothing {
-		if value == n {
-			return
-		}
+	if !present || e.Bad || slices.Contains(nothing, value) {
+		return
 	}
 	b.add(Problem{Line: e.Line, What: b.title + key, Value: value, Why: "has no effect: " + why, Severity: Warning})
 }
@@ -130,10 +126,10 @@ func (b *block) idle(key, why string, nothing ...string) {
 func (t *translation) global(root *lvscf.Block) {
 	b := &block{translation: t, Block: root}
 	if e, ok := b.take("service"); ok && e.Values[0].Text == "fos" {
-		b.refuse(e, "fos, the failover of local daemons, is not served: only service = lvs is")
+		b.refuse(e, "the failover of local daemons is not served: only service = lvs is")
 	}
 	switch e, ok := b.take("network"); {
-	case !ok && e.Line == 0:
+	case !ok && !e.Bad:
 		b.add(Problem{What: "network", Why: "is missing, which means nat: only tunnels are served, so write network = tunnel"})
 	case ok && e.Values[0].Text != "tunnel":
 		b.refuse(e, "is not served yet: only tunnels are, so write network = tunnel (the real servers then need the VIP on tunl0, which lvs-agent sets up)")
@@ -186,13 +182,17 @@ func (t *translation) virtual(v *lvscf.Block) {
 		return
 	}
 	at := fmt.Sprintf("services[%d]", len(t.file.Services))
-	t.at[at] = position{line: v.Line, what: v.Title()}
+	t.at[at], t.at[at+".name"] = position{v.Line, v.Title()}, position{v.Line, v.Kind}
 	b := &block{translation: t, Block: v, title: v.Title() + ": ", path: at + "."}
 	var s service
 	s.preset()
 	s.Name = v.Name.Text
-	if e, ok := b.take("address", "vip", "device"); ok {
+	switch e, ok := b.take("address", "vip", "device"); {
+	case ok:
 		s.VIP, s.Device = e.Addr(), e.Values[1].Text
+	case !e.Bad:
+		b.fail(at+".vip", "", "is missing: write an address and a device, such as address = 10.0.0.50 eth0:1")
+		b.broken[at+".vip"], b.broken[at+".device"] = true, true
 	}
 	port := 80
 	if e, ok := b.take("port", "port"); ok {
@@ -286,7 +286,7 @@ func (b *block) server(s *service, v *lvscf.Block) {
 		return
 	}
 	at := fmt.Sprintf("%sservers[%d]", b.path, len(s.Servers))
-	b.at[at] = position{line: v.Line, what: title}
+	b.at[at], b.at[at+".name"] = position{v.Line, title}, position{v.Line, b.title + v.Kind}
 	in := &block{translation: b.translation, Block: v, title: title + ": ", path: at + "."}
 	sv := server{
 		Name:    v.Name.Text,

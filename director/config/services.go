@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"lvstun/director/config/nearest"
 	"lvstun/director/ipvs"
 	"lvstun/httpcheck"
 )
@@ -58,7 +59,7 @@ func (r *serviceRules) validate(i int, at string) {
 	r.validateVIP(i, at)
 	r.validateIdentity(i, at)
 	if !slices.Contains(ipvs.Schedulers, s.Scheduler) {
-		r.fail(at+".scheduler", s.Scheduler, "is not a scheduler of the kernel; %s", hint(s.Scheduler, ipvs.Schedulers))
+		r.fail(at+".scheduler", s.Scheduler, "is not a scheduler of the kernel; %s", nearest.Hint(s.Scheduler, ipvs.Schedulers))
 	}
 	r.validatePersistence(s, at)
 	if s.OnePacket && s.Protocol == "tcp" && s.FWMark == 0 {
@@ -170,7 +171,7 @@ func (r *serviceRules) validateEncapsulation(e encapsulation, at string) {
 		r.fail(at+".port", strconv.Itoa(e.Port), "only gue has a port, %s has none", e.Type)
 	}
 	if !slices.Contains(checksums, e.Checksum) {
-		r.fail(at+".checksum", e.Checksum, "is not known to %s; %s", e.Type, hint(e.Checksum, checksums))
+		r.fail(at+".checksum", e.Checksum, "is not known to %s; %s", e.Type, nearest.Hint(e.Checksum, checksums))
 	}
 }
 
@@ -192,7 +193,7 @@ func (r *serviceRules) validateCheck(s *service, at string) {
 		r.fail(at+"."+field.Field, value, "%s", field.Why)
 	}
 	switch {
-	case spec.Kind != httpcheck.None && spec.Port == 0 && s.port() == 0 && s.FWMark != 0:
+	case spec.Kind != httpcheck.None && spec.Port == 0 && s.port() == 0 && s.FWMark > 0:
 		r.fail(at+".port", "", "is missing: a service by firewall mark has no port of its own to check")
 	case spec.Kind == httpcheck.None && len(s.Servers) > 0:
 		r.warn(at, "", "the servers listed count as up at all times: there is no check")
@@ -251,7 +252,7 @@ func (r *serviceRules) validateServers(s *service, at string) {
 	case len(s.Servers) > 0 && weights == 0:
 		r.warn(at+".servers", "", "every server has weight 0: none takes a new connection")
 	case len(s.Servers) == 0 && (s.Register == nil || len(s.Register.From) == 0):
-		r.warn(at, s.Name, "has no servers and no register.from: nothing can ever serve it")
+		r.warn(at, "", "no server is listed and none may register: nothing can serve it")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"lvstun/director/config/nearest"
 )
 
 // maxNodes bounds how many YAML nodes are looked at, for aliases can make a small file an endless one.
@@ -88,7 +90,7 @@ func (w *walker) entry(key, value *yaml.Node, t reflect.Type, path string, lines
 		w.add(Problem{Line: key.Line, What: path, Why: "a key must be one plain word"})
 		return false
 	case !known: // without the value: it may be a secret in the wrong place
-		w.add(Problem{Line: key.Line, What: at, Why: "unknown key; " + hint(key.Value, keysOf(t))})
+		w.add(Problem{Line: key.Line, What: at, Why: "unknown key; " + nearest.Hint(key.Value, keysOf(t))})
 		return false
 	case lines[key.Value] != 0:
 		w.add(Problem{Line: key.Line, What: at, Why: fmt.Sprintf("given twice: line %d has it already", lines[key.Value])})

@@ -21,10 +21,14 @@ import (
 func readYAML(data []byte, found *findings) *file {
 	root, err := parseYAML(data)
 	if err != nil {
-		found.add(Problem{Line: lineOf(err), Why: "this is not YAML: " + plainYAML(err)})
+		found.add(Problem{Line: lineOf(err), Why: "this is not YAML from here on: " + plainYAML(err)})
 		return nil
 	}
 	found.where = func(path string) (int, string) { return locate(root, path), path }
+	if root.ShortTag() == "!!null" {
+		found.add(Problem{Why: emptyFile})
+		return nil
+	}
 	w := walker{findings: found}
 	if !w.value(root, reflect.TypeFor[file](), "") {
 		return nil

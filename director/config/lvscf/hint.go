@@ -1,6 +1,6 @@
 package lvscf
 
-import "strings"
+import "lvstun/director/config/nearest"
 
 // foreign are words of other files that people put into lvs.cf.
 var foreign = map[string]string{
@@ -40,12 +40,7 @@ func unknownKey(key, blockKind string) string {
 	if help := ofKeepalived(key); help != "" {
 		return help
 	}
-	for _, known := range Keys(blockKind) {
-		if strings.EqualFold(known, key) {
-			return "commands are in lower case: write " + known
-		}
-	}
-	return "known here are " + strings.Join(Keys(blockKind), ", ")
+	return nearest.Hint(key, Keys(blockKind))
 }
 
 func unknownBlock(kind string) string {

@@ -24,7 +24,7 @@ func Parse(data []byte) (*Block, []Problem) {
 	}
 	for len(p.stack) > 1 {
 		b := p.top()
-		p.fail(b.Line, b.Title(), "", "the block that opens here is never closed: write } on a line of its own")
+		p.fail(b.Line, p.what(""), "", "the block that opens here is never closed: write } on a line of its own")
 		p.close()
 	}
 	if len(p.odd) > 0 {
@@ -55,13 +55,16 @@ func (p *parser) warn(line int, what, value, why string) {
 
 func (p *parser) top() *Block { return p.stack[len(p.stack)-1] }
 
-// what names a key by the blocks it is in.
+// what names a key by the blocks it is in, or with no key the innermost block.
 func (p *parser) what(key string) string {
 	var parts []string
 	for _, b := range p.stack[1:] {
 		parts = append(parts, b.Title())
 	}
-	return strings.Join(append(parts, key), ": ")
+	if key != "" {
+		parts = append(parts, key)
+	}
+	return strings.Join(parts, ": ")
 }
 
 func (p *parser) statement(line string) {
@@ -83,7 +86,9 @@ func (p *parser) statement(line string) {
 	}
 	ts, err := tokens(line)
 	if err != nil {
-		p.fail(p.line, p.what(strings.Fields(line)[0]), "", err.Error())
+		key := strings.Fields(line)[0]
+		p.fail(p.line, p.what(key), "", err.Error())
+		p.bad(key)
 		return
 	}
 	first, last := ts[0], ts[len(ts)-1]
@@ -146,7 +151,7 @@ func (p *parser) begin(ts []Token) {
 			b.Name = ts[1]
 			break
 		}
-		p.fail(p.line, p.what(kind), "", fmt.Sprintf("write %q: one name, in quotes if it holds blanks, and a brace after a blank", kind+" NAME {"))
+		p.fail(p.line, p.what(kind), "", fmt.Sprintf("write %s NAME {, with the name in quotes if it holds blanks and a blank before the brace", kind))
 		opens = opens || strings.HasSuffix(last.Text, "{")
 		b.Name.Text = strings.TrimRight(ts[min(1, len(ts)-1)].Text, "{")
 	}
@@ -181,28 +186,48 @@ func (p *parser) entry(ts []Token) {
 		p.fail(p.line, p.what(ts[0].String()), "", "a line begins with a command, which is not quoted")
 		return
 	case glued && keys[name] != nil:
-		if value == "" {
+		if value == "" || name == secret {
 			value = "VALUE"
 		}
-		p.fail(p.line, p.what(name), "", fmt.Sprintf("= must stand between blanks: write %q", name+" = "+value))
+		p.fail(p.line, p.what(name), "", fmt.Sprintf("= must stand between blanks: write %s = %s", name, value))
+		p.bad(name)
 		return
 	case !known:
 		p.fail(p.line, p.what(key), "", "unknown command; "+unknownKey(key, b.Kind))
 		return
 	case len(ts) == 1 || ts[1] != Token{Text: "="}:
-		p.fail(p.line, p.what(key), "", fmt.Sprintf("= must follow: write %q", key+" = VALUE"))
+		p.fail(p.line, p.what(key), "", fmt.Sprintf("= must follow: write %s = VALUE", key))
+		p.bad(key)
 		return
 	}
 	e := Entry{Line: p.line, Key: key, Values: ts[2:]}
 	if why := check.fits(e.Values); why != "" {
 		e.Bad = true
-		p.fail(p.line, p.what(key), e.Values.String(), why)
+		p.fail(p.line, p.what(key), e.shown(), why)
 	}
 	if i := slices.IndexFunc(b.Entries, func(o Entry) bool { return o.Key == key }); i >= 0 {
-		p.warn(p.line, p.what(key), e.Values.String(), fmt.Sprintf("stands in place of the value on line %d: the last one counts", b.Entries[i].Line))
+		p.warn(p.line, p.what(key), e.shown(), fmt.Sprintf("stands in place of the value on line %d: the last one counts", b.Entries[i].Line))
 		b.Entries = slices.Delete(b.Entries, i, i+1)
 	}
 	b.Entries = append(b.Entries, e)
+}
+
+// secret is the key whose value no problem repeats: what is sent to a server may hold a password.
+const secret = "send"
+
+func (e Entry) shown() string {
+	if e.Key == secret {
+		return ""
+	}
+	return e.Values.String()
+}
+
+// bad notes that a key was given, if it is one, though its line is no entry.
+func (p *parser) bad(key string) {
+	if b := p.top(); scope(b.Kind)[key] != nil && !p.skipping() {
+		b.Entries = slices.DeleteFunc(b.Entries, func(e Entry) bool { return e.Key == key })
+		b.Entries = append(b.Entries, Entry{Line: p.line, Key: key, Bad: true})
+	}
 }
 
 // ranges writes rising line numbers as "line 3" or "lines 3–5, 9".

@@ -1,9 +1,10 @@
-package config
+// Package nearest helps with a word that a file's reader does not know.
+package nearest
 
 import "strings"
 
-// hint names the known word nearest to one that is unknown, or all of them.
-func hint(unknown string, known []string) string {
+// Hint names the known word nearest to one that is unknown, or all of them.
+func Hint(unknown string, known []string) string {
 	unknown = unknown[:min(len(unknown), 64)]
 	best, least := "", 1+min(len(unknown), 32)/3
 	for _, k := range known {
