@@ -34,9 +34,13 @@ func (c Config) confirm() time.Duration {
 	return min(max(c.Dead/4, 10*time.Millisecond), 75*time.Millisecond)
 }
 
-// askEvery is the time between two questions: a claim takes five unanswered
-// ones, so that a few lost frames cannot make two holders.
-func (c Config) askEvery() time.Duration { return c.confirm() / 5 }
+// questions is how many must go unanswered in a row before a claim, so that a
+// few lost frames cannot make two holders.
+const questions = 5
+
+// askEvery is the time from one question to the next, and from the last to
+// the claim.
+func (c Config) askEvery() time.Duration { return c.confirm() / questions }
 
 // resendEvery is the time between two offers of a released VIP.
 func (c Config) resendEvery() time.Duration {
@@ -66,8 +70,9 @@ type Machine struct {
 	deaf      time.Duration // since when the peer is heard but hears nothing, or Never
 	contested bool          // the peer was active at the last beat, and lost
 
-	askAt, claimAt time.Duration // confirming: the next question, and the claim
-	heldSince      time.Duration // confirming: the first answer of a row, or Never
+	askAt     time.Duration // confirming: the next question, or the claim
+	asked     int           // confirming: questions since the last answer
+	heldSince time.Duration // confirming: the first answer of a row, or Never
 
 	leaseEnd time.Duration // active: when the kernel lets the VIPs go
 	retryAt  time.Duration // fault: when a refused claim may be tried again
@@ -116,7 +121,7 @@ func (m Machine) Next() time.Duration {
 	case Standby:
 		return m.heard + m.cfg.silence()
 	case Confirming:
-		return min(m.askAt, m.claimAt)
+		return m.askAt
 	case Active:
 		return m.leaseEnd
 	default:

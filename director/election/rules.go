@@ -118,12 +118,10 @@ func (s *step) answered(ev Answer) {
 		s.heldSince = s.now
 	}
 	s.reason = "held: " + ev.Who
+	s.asked = 0
 	if s.now-s.heldSince > 2*s.cfg.Lease {
-		s.askAt = max(s.askAt, s.now+slowAsk)
-		s.claimAt = s.askAt + s.cfg.confirm()
-		return
+		s.askAt = s.now + slowAsk
 	}
-	s.claimAt = s.now + s.cfg.confirm()
 }
 
 // settle applies the rules that hang on time and on what is known. It runs
@@ -149,13 +147,13 @@ func (s *step) settle() {
 		return
 	}
 	switch {
-	case s.now >= s.claimAt+s.cfg.confirm(): // this director was out meanwhile
+	case s.now < s.askAt:
+	case s.now >= s.askAt+s.cfg.confirm(): // this director was out meanwhile
 		s.question()
-	case s.now >= s.claimAt:
+	case s.asked >= questions:
 		s.claim(why + ", and nobody answered for the VIPs")
-	case s.now >= s.askAt:
-		s.askAt = s.now + s.cfg.askEvery()
-		s.do(Ask{})
+	default:
+		s.ask()
 	}
 }
 
@@ -222,8 +220,13 @@ func (s *step) outlook() string {
 
 // question begins to ask, from the first question on.
 func (s *step) question() {
+	s.asked = 0
+	s.ask()
+}
+
+func (s *step) ask() {
+	s.asked++
 	s.askAt = s.now + s.cfg.askEvery()
-	s.claimAt = s.now + s.cfg.confirm()
 	s.do(Ask{})
 }
 

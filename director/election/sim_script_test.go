@@ -151,6 +151,12 @@ var faults = []fault{
 	},
 }
 
+// oneWay reports whether one of the two cannot be heard and the other can.
+func (s *sim) oneWay() bool {
+	heard := func(i int) bool { return s.paths[0][i].cut == 0 || s.paths[1][i].cut == 0 }
+	return heard(0) != heard(1)
+}
+
 // tell gives a daemon its condition, as its link watcher would; a frozen one
 // hears of it when it thaws.
 func (s *sim) tell(n *node) {
@@ -191,6 +197,9 @@ func (s *sim) script() time.Duration {
 		}
 		s.at(begin-s.now, item{kind: itemDo, do: func() {
 			s.logf("FAULT %s at %s for %v", f.name, n.id.Name, d)
+			if s.oneWay() { // the deaf one may claim after each fault anew
+				s.faults++
+			}
 			f.begin(s, n)
 			s.trouble()
 		}})
@@ -199,6 +208,9 @@ func (s *sim) script() time.Duration {
 			end = begin + d
 			s.at(end-s.now, item{kind: itemDo, do: func() {
 				s.logf("HEAL %s at %s", f.name, n.id.Name)
+				if s.oneWay() { // healed just as the active is about to yield
+					s.faults++
+				}
 				f.heal(s, n)
 				s.trouble()
 			}})

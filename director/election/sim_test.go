@@ -207,6 +207,7 @@ func (s *sim) deliver(n *node, it item) {
 		n.timer = Never
 		s.step(n, Tick{})
 	case itemBeat:
+		s.step(n, Tick{}) // what it says must be true now, not when it went to sleep
 		s.send(n, MessageBeat)
 		s.at(simInterval, item{kind: itemBeat, node: n.index, life: n.life})
 	case itemPacket:
@@ -386,6 +387,7 @@ func (s *sim) unproven(n *node, p packet) {
 		return
 	}
 	n.answeredAt = s.now
+	s.step(n, Tick{}) // as before every beat
 	inc, seq := n.peerInc, n.peerSeq
 	n.peerInc, n.peerSeq = p.inc, p.seq
 	s.send(n, MessageBeat)

@@ -41,7 +41,7 @@ func scenarios() int {
 		return n
 	}
 	if raceEnabled || testing.Short() {
-		return 5_000
+		return 2_000
 	}
 	return 100_000
 }
