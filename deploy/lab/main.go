@@ -48,7 +48,7 @@ var (
 	}
 	// hidden are the lab's own.
 	hidden = map[string]command{
-		"inside-run": insideRun, "inside-test": insideTest, "inside-up": insideUp, "keep": keep, "pipe": pipe, "spawn": spawn, "halt": halt,
+		"inside-run": insideRun, "inside-test": insideTest, "inside-up": insideUp, "keep": keep, "pipe": pipe, "spawn": spawn, "halt": halt, "client": client,
 	}
 )
 

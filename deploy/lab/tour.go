@@ -4,13 +4,15 @@ import (
 	_ "embed"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 //go:embed tour.sh
 var tourScript []byte
 
 // tour is `lab tour`.
-func tour(l *lab, args []string) (int, error) {
+func tour(l *lab, _ []string) (int, error) {
 	dir, err := os.MkdirTemp("", "lvstun-tour-")
 	if err != nil {
 		return 1, err
@@ -20,5 +22,9 @@ func tour(l *lab, args []string) (int, error) {
 	if err := os.WriteFile(path, tourScript, 0o644); err != nil {
 		return 1, err
 	}
-	return l.runScript("", "tour", append([]string{path}, args...))
+	colour := "plain"
+	if _, err := unix.IoctlGetTermios(1, unix.TCGETS); err == nil {
+		colour = "colour"
+	}
+	return l.runScript("", "tour", []string{path, colour})
 }

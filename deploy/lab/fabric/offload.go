@@ -28,7 +28,7 @@ func offloadOff(device string) error {
 	}
 	defer unix.Close(fd)
 	for _, cmd := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SGRO} {
-		req := ifreqData{data: &ethtoolValue{cmd: cmd}}
+		req := ifreqData{data: &ethtoolValue{cmd: cmd, data: 0}}
 		copy(req.name[:unix.IFNAMSIZ-1], device)
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); errno != 0 {
 			return fmt.Errorf("offload of %s off (ethtool command %#x): %w", device, cmd, errno)
