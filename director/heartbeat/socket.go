@@ -1,0 +1,91 @@
+package heartbeat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoAddress says that the local address of a path is not on this host yet.
+var ErrNoAddress = errors.New("not an address of this host yet")
+
+// sendTimeout bounds a write, so that a full send buffer cannot hold up the
+// other paths.
+const sendTimeout = 5 * time.Millisecond
+
+// Socket is one end of a path.
+type Socket struct {
+	conn *net.UDPConn
+	peer netip.AddrPort
+}
+
+// Listen opens the path's local end on port, which is the peer's port too.
+// The error is ErrNoAddress if the address may still come; any other names
+// what is missing.
+func Listen(path Path, port uint16) (*Socket, error) {
+	local := netip.AddrPortFrom(path.Local, port)
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return prioritise(c, path.Local.Is4()) }}
+	conn, err := config.ListenPacket(context.Background(), "udp", local.String())
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen for heartbeats: %s is %w", path.Local, ErrNoAddress)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("listen for heartbeats on %s: the capability CAP_NET_BIND_SERVICE is missing: %w", local, err)
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("listen for heartbeats on %s: another program has the port (a second lvs-director, or pulse?): %w", local, err)
+	default:
+		return nil, fmt.Errorf("listen for heartbeats on %s: %w", local, err)
+	}
+	return &Socket{conn: conn.(*net.UDPConn), peer: netip.AddrPortFrom(path.Peer, port)}, nil
+}
+
+// prioritise marks packets as network control (DSCP CS6, RFC 4594), so that
+// heartbeats pass a full queue. A kernel that will not is no obstacle.
+func prioritise(c syscall.RawConn, ipv4 bool) error {
+	const (
+		cs6             = 48 << 2
+		priorityControl = 7 // TC_PRIO_CONTROL, linux/pkt_sched.h
+	)
+	return c.Control(func(fd uintptr) {
+		if ipv4 {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, cs6)
+		} else {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, cs6)
+		}
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY, priorityControl)
+	})
+}
+
+// Send sends one packet to the peer.
+func (s *Socket) Send(b []byte) error {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	if _, err := s.conn.WriteToUDPAddrPort(b, s.peer); err != nil {
+		return fmt.Errorf("send a heartbeat: %w", err)
+	}
+	return nil
+}
+
+// Receive waits for a datagram, from whomever, and reads as much of it as
+// fits. fromPeer reports whether it came from the peer's address and port. It
+// returns net.ErrClosed after Close.
+func (s *Socket) Receive(b []byte) (n int, fromPeer bool, err error) {
+	n, from, err := s.conn.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return 0, false, err
+	}
+	same := from.Port() == s.peer.Port() &&
+		from.Addr().Unmap().WithZone("") == s.peer.Addr().WithZone("")
+	return n, same, nil
+}
+
+// Close ends the socket and a Receive that waits on it.
+func (s *Socket) Close() error { return s.conn.Close() }

@@ -1,0 +1,57 @@
+package heartbeat
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func path(local, peer string) Path {
+	return Path{Local: netip.MustParseAddr(local), Peer: netip.MustParseAddr(peer)}
+}
+
+func TestSocket(t *testing.T) {
+	const port = 25539
+	a, err := Listen(path("127.0.0.1", "127.0.0.2"), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := Listen(path("127.0.0.2", "127.0.0.1"), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := Listen(path("127.0.0.3", "127.0.0.1"), port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for _, from := range []*Socket{b, stranger} {
+		if err := from.Send([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, Size+1)
+		n, fromPeer, err := a.Receive(buf)
+		if err != nil || string(buf[:n]) != "hello" || fromPeer != (from == b) {
+			t.Errorf("%q, from the peer: %v, %v", buf[:n], fromPeer, err)
+		}
+	}
+	time.AfterFunc(10*time.Millisecond, func() { _ = b.Close() })
+	if _, _, err := b.Receive(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("receive on a closed socket: %v", err)
+	}
+	if err := a.Send([]byte("nobody is there")); err != nil {
+		t.Errorf("send to a closed port: %v", err)
+	}
+	if err := a.Send([]byte("still nobody")); err != nil {
+		t.Errorf("an ICMP answer became an error: %v", err)
+	}
+	if _, err := Listen(path("127.0.0.1", "127.0.0.2"), port); err == nil || errors.Is(err, ErrNoAddress) {
+		t.Errorf("second listener: %v", err)
+	}
+	if _, err := Listen(path("192.0.2.1", "192.0.2.2"), port); !errors.Is(err, ErrNoAddress) {
+		t.Errorf("an address of another host: %v", err)
+	}
+}
