@@ -13,14 +13,15 @@ import (
 	"lvstun/director/config/nearest"
 )
 
-// maxNodes bounds how many YAML nodes are looked at, for aliases can make a small file an endless one.
-const maxNodes = 4 << 20
+// moreNodes is by how much the YAML nodes looked at may outnumber the bytes of the file. Without aliases a node takes
+// a byte at least; with them a small file can be an endless one.
+const moreNodes = 1 << 18
 
 // walker checks YAML nodes against the Go type they will be decoded into. A mapping entry that does not fit is
 // reported and taken out; so are unknown keys and those given twice.
 type walker struct {
 	*findings
-	nodes  int
+	nodes  int // that may still be looked at
 	merges int // how deep in merge keys the walk is
 }
 
@@ -30,8 +31,8 @@ const maxMerges = 8
 // value reports whether n fits t. Where it does not, it has been reported at path.
 func (w *walker) value(n *yaml.Node, t reflect.Type, path string) bool {
 	n = resolve(n)
-	if w.nodes++; w.nodes > maxNodes {
-		if w.nodes == maxNodes+1 {
+	if w.nodes--; w.nodes < 0 {
+		if w.nodes == -1 {
 			w.add(Problem{Line: n.Line, Why: "aliases make this file too large"})
 		}
 		return false

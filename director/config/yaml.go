@@ -29,8 +29,8 @@ func readYAML(data []byte, found *findings) *file {
 		found.add(Problem{Why: emptyFile})
 		return nil
 	}
-	w := walker{findings: found}
-	if !w.value(root, reflect.TypeFor[file](), "") {
+	w := walker{findings: found, nodes: len(data) + moreNodes}
+	if !w.value(root, reflect.TypeFor[file](), "") || w.nodes < 0 {
 		return nil
 	}
 	var values map[string]any
