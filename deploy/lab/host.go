@@ -112,7 +112,7 @@ func (l *lab) out(name string) string { return filepath.Join(filepath.Dir(l.self
 
 // inside runs one of the lab's own commands in the machine, which leaves its files in out.
 func (l *lab) inside(m *machine.Machine, signals <-chan os.Signal, out string, args ...string) (int, error) {
-	if err := os.RemoveAll(out); err != nil {
+	if err := errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755)); err != nil {
 		return 0, err
 	}
 	req, err := l.request(args...)
@@ -126,6 +126,9 @@ func (l *lab) inside(m *machine.Machine, signals <-chan os.Signal, out string, a
 	if err := fetch(m, out); err != nil {
 		return 0, err
 	}
+	if err := l.give(out); err != nil {
+		return 0, err
+	}
 	left, err := os.ReadDir(out)
 	if err == nil && len(left) == 0 {
 		return status, os.Remove(out)
@@ -136,13 +139,23 @@ func (l *lab) inside(m *machine.Machine, signals <-chan os.Signal, out string, a
 	return status, nil
 }
 
+// give gives a folder that root has made to the owner of the checkout, who ran the lab through sudo.
+func (l *lab) give(out string) error {
+	bin, err := os.Stat(filepath.Dir(l.self))
+	if err != nil {
+		return err
+	}
+	owner := bin.Sys().(*syscall.Stat_t)
+	chown := func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(os.Chown(filepath.Dir(out), int(owner.Uid), int(owner.Gid)), filepath.WalkDir(out, chown))
+}
+
 // fetch copies a folder out of the machine, where it exists and the host does not share it.
 func fetch(m *machine.Machine, dir string) error {
 	if m.Shared {
 		return nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
 	}
 	unpack := exec.Command("tar", "-xf", "-", "--no-same-owner", "-C", dir)
 	unpack.Stderr = os.Stderr

@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"lvstun/deploy/lab/wire"
 )
 
 //go:embed tour.sh
@@ -23,7 +23,7 @@ func tour(l *lab, _ []string) (int, error) {
 		return 1, err
 	}
 	colour := "plain"
-	if _, err := unix.IoctlGetTermios(1, unix.TCGETS); err == nil {
+	if wire.IsTerminal(os.Stdout) {
 		colour = "colour"
 	}
 	return l.runScript("", "tour", []string{path, colour})

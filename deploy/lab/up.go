@@ -232,6 +232,9 @@ func (l *lab) intoUp(args []string) (int, error) {
 		return 1, err
 	}
 	req.Env = append(req.Env, env...)
+	if wire.IsTerminal(os.Stdin) && wire.IsTerminal(os.Stdout) {
+		return wire.RunOnTerminal(conn, req, os.Stdin)
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	return wire.Run(conn, req, os.Stdin, os.Stdout, os.Stderr, signals)

@@ -87,7 +87,7 @@ func startGuest(ctx context.Context, self string, say func(string, ...any)) (_ *
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, g.lastWords())
 	}
-	m := &Machine{stop: g.stop, gone: g.gone}
+	m := &Machine{stop: g.stop, gone: g.gone, lastWords: g.lastWords}
 	stopGreeting := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stopGreeting()
 	conn.SetReadDeadline(time.Now().Add(bootTime))
@@ -122,6 +122,8 @@ func (g *guest) start(name string, args ...string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
+// serveFiles starts virtiofsd. With cache=always the guest sees a file as it was when it first looked: what the host
+// changes meanwhile it may miss, but a file that is replaced, as by a build, never fails it.
 func (g *guest) serveFiles(ctx context.Context, virtiofsd string) (err error) {
 	socket := filepath.Join(g.work, "files")
 	g.virtiofsd, err = g.start(virtiofsd, "--socket-path="+socket, "-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -19,10 +20,12 @@ import (
 
 // Machine is a running machine that runs commands. The host's files are at the same paths in it.
 type Machine struct {
-	Shared  bool // what it writes to the host's files stays; false: it writes into an overlay that goes with it
-	session *yamux.Session
-	stop    func() error
-	gone    <-chan struct{} // closed when it has ended by itself or by stop
+	Shared    bool // what it writes to the host's files stays; false: it writes into an overlay that goes with it
+	session   *yamux.Session
+	stopping  sync.Once
+	stop      func() error
+	gone      <-chan struct{} // closed when it has ended by itself or by stop
+	lastWords func() string   // what there is to say when it has ended by itself
 }
 
 // Start picks and starts the machine. self is the lab's binary; say reports progress.
@@ -43,7 +46,15 @@ func (m *Machine) Run(req wire.Request, in io.Reader, out, errOut io.Writer, sig
 	if err != nil {
 		return 0, err
 	}
-	return wire.Run(stream, req, in, out, errOut, signals)
+	status, err := wire.Run(stream, req, in, out, errOut, signals)
+	select {
+	case <-m.gone:
+		if err != nil {
+			err = fmt.Errorf("%w%s", err, m.lastWords())
+		}
+	default:
+	}
+	return status, err
 }
 
 // Open returns a stream at whose other end a wire.Serve listens.
@@ -55,12 +66,10 @@ func (m *Machine) Open() (net.Conn, error) {
 	return stream, nil
 }
 
-// Gone is closed when the machine has ended.
-func (m *Machine) Gone() <-chan struct{} { return m.gone }
-
-// Stop ends the machine and waits until nothing of it is left.
-func (m *Machine) Stop() error {
-	return errors.Join(m.session.Close(), m.stop())
+// Stop ends the machine and waits until nothing of it is left. It may be called twice, from any goroutine.
+func (m *Machine) Stop() (err error) {
+	m.stopping.Do(func() { err = errors.Join(m.session.Close(), m.stop()) })
+	return err
 }
 
 // multiplex is the yamux setting of both ends. Liveness is told by the machine's process, not by pings, which a busy

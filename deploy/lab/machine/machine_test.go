@@ -150,7 +150,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Machine{session: session, stop: func() error { return nil }}
+	m := &Machine{session: session, stop: func() error { return nil }, gone: make(chan struct{})}
 	done := make(chan string)
 	for _, word := range []string{"one", "two", "three"} {
 		go func() {

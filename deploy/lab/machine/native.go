@@ -52,7 +52,10 @@ func startNative(self string) (*Machine, error) {
 	theirs.Close()
 	err = b.Go()
 	if err == nil {
-		m := &Machine{Shared: true, stop: func() error { b.Kill(); return nil }, gone: b.Done()}
+		m := &Machine{
+			Shared: true, stop: func() error { b.Kill(); return nil },
+			gone: b.Done(), lastWords: func() string { return "" },
+		}
 		if m.session, err = greet(conn); err == nil {
 			return m, nil
 		}

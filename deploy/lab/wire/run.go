@@ -12,6 +12,15 @@ import (
 // Run has the server at the other end of conn run a command on the given standard files, sends it the signals that
 // arrive, and returns its exit status. A nil stdin is empty. The error is set where there is no status.
 func Run(conn io.ReadWriteCloser, req Request, in io.Reader, out, errOut io.Writer, signals <-chan os.Signal) (int, error) {
+	return run(conn, req, in, out, errOut, signals, func(f *frames, s os.Signal) {
+		if number, ok := s.(syscall.Signal); ok {
+			f.write(signalled, []byte{byte(number)})
+		}
+	})
+}
+
+// run is Run with onSignal saying what to do about a signal.
+func run(conn io.ReadWriteCloser, req Request, in io.Reader, out, errOut io.Writer, signals <-chan os.Signal, onSignal func(*frames, os.Signal)) (int, error) {
 	defer conn.Close()
 	encoded, err := json.Marshal(req)
 	if err != nil {
@@ -33,9 +42,7 @@ func Run(conn io.ReadWriteCloser, req Request, in io.Reader, out, errOut io.Writ
 		for {
 			select {
 			case s := <-signals:
-				if number, ok := s.(syscall.Signal); ok {
-					f.write(signalled, []byte{byte(number)})
-				}
+				onSignal(f, s)
 			case <-done:
 				return
 			}

@@ -18,8 +18,9 @@ const (
 	signalled                 // 1 byte: the signal's number
 	stdout                    // to the client
 	stderr
-	exited // 1 byte, the status; the last frame
-	failed // a sentence: the command could not be run; the last frame
+	exited  // 1 byte, the status; the last frame
+	failed  // a sentence: the command could not be run; the last frame
+	resized // 4 bytes: the terminal's rows and columns, 2 each; to the server
 )
 
 // maxFrame bounds a frame's content; longer output is sent as several.
@@ -27,9 +28,10 @@ const maxFrame = 64 << 10
 
 // Request is a command to run.
 type Request struct {
-	Argv []string
-	Env  []string
-	Dir  string
+	Argv     []string
+	Env      []string
+	Dir      string
+	Terminal bool // it gets a terminal of its own; its output and its errors come as one
 }
 
 // frames writes whole frames from any goroutine.

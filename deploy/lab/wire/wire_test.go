@@ -76,6 +76,41 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// TestTerminal runs a command on a terminal whose size changes, from one that this test holds the other end of.
+func TestTerminal(t *testing.T) {
+	client, server := net.Pipe()
+	go Serve(server)
+	defer client.Close()
+	f := &frames{w: client}
+	req := `{"Argv":["sh","-c","test -t 0 && test -t 2 && echo terminal; read x; stty size; exit 3"],"Env":["PATH=/usr/bin:/bin"],"Dir":"/","Terminal":true}`
+	if err := f.write(request, []byte(req)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		f.write(resized, []byte{0, 33, 0, 99})
+		f.write(stdin, []byte("\n"))
+	}()
+	var out strings.Builder
+	for {
+		k, p, err := readFrame(client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k == exited {
+			if p[0] != 3 {
+				t.Errorf("status %d, want 3", p[0])
+			}
+			break
+		}
+		out.Write(p)
+	}
+	for _, want := range []string{"terminal\r\n", "33 99\r\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("output %q lacks %q", out.String(), want)
+		}
+	}
+}
+
 func TestRunOfNothing(t *testing.T) {
 	_, _, _, err := ask(t, Request{Argv: []string{"/no/such/program"}, Dir: "/"}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
