@@ -94,6 +94,6 @@ func report(names []string, weight int, address netip.Addr, session uint64, w wa
 		state, reason := decide(name, w, address, s, verdicts[name])
 		r.Services = append(r.Services, client.ServiceReport{Name: name, Weight: weight, State: state, Reason: reason})
 	}
-	r.Tunnel = client.TunnelReport{OK: s.ok(), Problems: s.problems[:min(len(s.problems), client.MaxProblems)]}
+	r.Tunnel = client.TunnelReport{OK: s.ok(), Problems: s.problems}
 	return r
 }
