@@ -66,8 +66,8 @@ func (s *service) domain() Service {
 	if s.VIP.Is6() {
 		out.Label = ""
 	}
-	if s.VIP.IsValid() && s.PersistenceMask == s.VIP.BitLen() {
-		out.PersistenceMask = 0 // as full as none
+	if s.Persistent == 0 || s.PersistenceMask == s.VIP.BitLen() {
+		out.PersistenceMask = 0 // without effect, or as full as none
 	}
 	out.Protocol, _ = ipvs.ParseProtocol(s.Protocol) // validate refuses any other
 	if s.Register != nil {

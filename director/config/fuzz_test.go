@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"lvstun/director/config/lvscf"
+	"lvstun/director/ipvs"
 )
 
 // seeds are the files of an archive and of the seed.
@@ -40,6 +42,7 @@ func FuzzLvsCf(f *testing.F) {
 			mustBeInvalid(t, err)
 			return
 		}
+		mustBeServable(t, first)
 		canonical := block.String()
 		second, _, err := Parse("lvs.cf", []byte(canonical), Options{})
 		if err != nil {
@@ -63,18 +66,35 @@ func FuzzYAML(f *testing.F) {
 			mustBeInvalid(t, err)
 			return
 		}
-		if len(cfg.Services) == 0 {
-			t.Fatal("accepted without a service")
-		}
-		for _, s := range cfg.Services {
-			if errs := s.Check.Validate(); len(errs) > 0 {
-				t.Fatalf("accepted with a check that cannot run: %v", errs)
-			}
-			if !s.VIP.IsValid() || s.Device == "" || s.Name == "" {
-				t.Fatalf("accepted without VIP, device or name: %+v", s)
-			}
-		}
+		mustBeServable(t, cfg)
 	})
+}
+
+// mustBeServable fails for a Config that another part would refuse: the kernel, or a check.
+func mustBeServable(t *testing.T, cfg *Config) {
+	t.Helper()
+	if len(cfg.Services) == 0 {
+		t.Fatal("accepted without a service")
+	}
+	for _, s := range cfg.Services {
+		if errs := s.Check.Validate(); len(errs) > 0 {
+			t.Fatalf("accepted with a check that cannot run: %v", errs)
+		}
+		if s.Device == "" || s.Name == "" {
+			t.Fatalf("accepted without device or name: %+v", s)
+		}
+		kernel := ipvs.Service{Key: s.Key(), Scheduler: s.Scheduler, Persistent: s.Persistent,
+			PersistenceMask: s.PersistenceMask, OnePacket: s.OnePacket}
+		for _, sv := range s.Servers {
+			kernel.Destinations = append(kernel.Destinations, ipvs.Destination{
+				Addr:   netip.AddrPortFrom(sv.Address, s.Key().Addr.Port()),
+				Method: ipvs.MethodTunnel, Weight: sv.Weight, Tunnel: s.Encapsulation,
+			})
+		}
+		if errs := kernel.Validate(); len(errs) > 0 {
+			t.Fatalf("accepted what the kernel refuses: %v", errs)
+		}
+	}
 }
 
 func mustBeInvalid(t *testing.T, err error) {
