@@ -300,6 +300,10 @@ func TestRefusals(t *testing.T) {
 		{"huge body that does not", func(_ *testing.T, r *http.Request) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(strings.Repeat(" ", maxBody+1))), -1
 		}, home, 413, bodyTooLarge, "larger than 65536 bytes"},
+		{"huge body without token", func(_ *testing.T, r *http.Request) {
+			r.Header.Del("Authorization")
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(strings.Repeat(" ", maxBody+1))), maxBody+1
+		}, home, 413, bodyTooLarge, "larger than 65536 bytes"},
 		{"no token", func(_ *testing.T, r *http.Request) { r.Header.Del("Authorization") }, home, 401, noToken, "has no token"},
 		{"another scheme", token("Basic cnMxOnJzMQ=="), home, 401, noToken, "has no token"},
 		{"empty token", token("Bearer "), home, 401, noToken, "has no token"}, // net/http trims the header
