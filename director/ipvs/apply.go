@@ -180,7 +180,7 @@ func (h *Handle) run(ctx context.Context, have []Service, ops []Op, r *Report) (
 			continue
 		}
 		if err := h.execute(o); err != nil {
-			missing[k] = missing[k] || o.Kind == AddService && !errors.Is(err, unix.EEXIST)
+			missing[k] = missing[k] || o.Kind == AddService
 			wanting[k] = wanting[k] || o.serves()
 			stale = stale || isStale(o, err)
 			errs = append(errs, fmt.Errorf("%s: %w", o, explain(o, err)))

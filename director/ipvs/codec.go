@@ -99,7 +99,7 @@ func decodeService(msg []byte) (Service, error) {
 			if len(v) != 8 {
 				return errLength(v, 8)
 			}
-			flags = binary.NativeEndian.Uint32(v) & binary.NativeEndian.Uint32(v[4:])
+			flags = binary.NativeEndian.Uint32(v) // the mask is all ones
 		case svcTimeout:
 			timeout, err = u32(v)
 		case svcNetmask:

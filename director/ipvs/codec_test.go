@@ -133,10 +133,10 @@ const (
 		  0c00 0a00 0a00000000000000`
 
 	destinationMessage = `
-		8400 0200
+		d800 0200
 		1400 0100 20010db8 00000000 00000000 00000064
 		0600 0200 0050 0000
-		0800 0300 02010000                                # tunnel, with flags of connections
+		0800 0300 22010000                                # tunnel, with flags of connections
 		0800 0400 ffffff7f                                # weight
 		0500 0d00 02 000000                               # GRE
 		0600 0e00 0000 0000
@@ -147,7 +147,10 @@ const (
 		0800 0800 02000000                                # inactive
 		0800 0900 03000000                                # persistent
 		0600 0b00 0a00 0000                               # family
-		0c00 0a00 0800 0100 63000000                      # statistics, in 32 bits only`
+		5400 0c00                                         # statistics in 64 bits, not all of them
+		  0c00 0100 0100000001000000 0c00 0200 0200000000000000 0c00 0300 0300000000000000 0c00 0400 0400000000000000
+		  0c00 0500 0500000000000000 0c00 0600 0600000000000000 0800 0700 07000000
+		0c00 0a00 0800 0100 63000000                      # and in 32, after the better ones`
 )
 
 func TestDecode(t *testing.T) {
@@ -166,14 +169,15 @@ func TestDecode(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantDest := Destination{Addr: netip.MustParseAddrPort("[2001:db8::64]:80"), Method: MethodTunnel, Weight: 1<<31 - 1,
-		Upper: 10, Lower: 5, Tunnel: Tunnel{Type: GRE, Flags: Csum}, ActiveConns: 1, InactiveConns: 2, PersistConns: 3, Stats: Stats{Conns: 0x63}}
+		Upper: 10, Lower: 5, Tunnel: Tunnel{Type: GRE, Flags: Csum}, ActiveConns: 1, InactiveConns: 2, PersistConns: 3,
+		Stats: Stats{Conns: 1<<32 + 1, InPkts: 2, OutPkts: 3, InBytes: 4, OutBytes: 5, CPS: 6, InPPS: 7}}
 	if d := cmp.Diff(wantDest, d, cmpAddrs); d != "" {
 		t.Errorf("destination (-want +got)\n%s", d)
 	}
 }
 
-// What an older kernel leaves out.
-func TestDecodeLess(t *testing.T) {
+// What an older kernel leaves out, and what is left of a tunnel after another method was set.
+func TestDecodeOthers(t *testing.T) {
 	d, err := decodeDestination(unhex(t, `
 		3000 0200
 		1400 0100 c0a80164 00000000 00000000 00000000
@@ -185,6 +189,17 @@ func TestDecodeLess(t *testing.T) {
 	}
 	if d := cmp.Diff(tun("192.168.1.100:80", 1), d, cmpAddrs); d != "" {
 		t.Errorf("destination (-want +got)\n%s", d)
+	}
+	d, err = decodeDestination(unhex(t, `
+		4400 0200
+		1400 0100 c0a80164 00000000 00000000 00000000
+		0600 0200 0050 0000
+		0800 0300 03000000
+		0500 0d00 01 000000
+		0600 0e00 17c0 0000
+		0a00 0a00 0600 0b00 0000 0000`), IPv4)
+	if want := (Destination{Addr: netip.MustParseAddrPort("192.168.1.100:80"), Method: MethodDirect}); err != nil || d != want {
+		t.Errorf("%+v, %v; want %+v", d, err, want)
 	}
 }
 

@@ -58,13 +58,11 @@ func (o Op) serves() bool { return o.Kind != DelDestination && o.Destination.Wei
 //
 // The order is safe: inside a service new destinations come first, then the edits that raise a weight, then the other
 // edits, then deletions, so a service that can take connections before and after can take them in between; services
-// are deleted last. Of several entries with one key the first counts.
+// are deleted last. Of several entries of want with one key the first counts; those of have are of different keys.
 func Diff(have, want []Service, ours map[Key]bool) []Op {
 	existing := make(map[Key]Service, len(have))
 	for _, s := range have {
-		if _, twice := existing[s.Key]; !twice {
-			existing[s.Key] = s
-		}
+		existing[s.Key] = s
 	}
 	var ops []Op
 	wanted := make(map[Key]bool, len(want))
@@ -89,7 +87,6 @@ func Diff(have, want []Service, ours map[Key]bool) []Op {
 	}
 	for _, h := range have {
 		if gone[h.Key] {
-			gone[h.Key] = false
 			ops = append(ops, Op{Kind: DelService, Service: Service{Key: h.Key}})
 		}
 	}
@@ -99,9 +96,7 @@ func Diff(have, want []Service, ours map[Key]bool) []Op {
 func diffDestinations(k Key, have, want []Destination) []Op {
 	existing := make(map[netip.AddrPort]Destination, len(have))
 	for _, d := range have {
-		if _, twice := existing[d.Addr]; !twice {
-			existing[d.Addr] = d
-		}
+		existing[d.Addr] = d
 	}
 	var adds, raises, edits, dels []Op
 	wanted := make(map[netip.AddrPort]bool, len(want))
@@ -130,7 +125,6 @@ func diffDestinations(k Key, have, want []Destination) []Op {
 	}
 	for _, h := range have {
 		if !wanted[h.Addr] {
-			wanted[h.Addr] = true
 			dels = append(dels, Op{Kind: DelDestination, Service: Service{Key: k}, Destination: h.normal(), served: h.Weight > 0})
 		}
 	}

@@ -58,18 +58,21 @@ func explain(o Op, err error) error {
 	return &kernelError{sentence, errno}
 }
 
-// invalid guesses what the kernel calls an invalid argument.
+// invalid guesses what the kernel calls an invalid argument. A namespace without any address has no local routing
+// table, and there the kernel takes every IPv4 address for a broadcast.
 func invalid(o Op) string {
-	d := o.Destination
-	switch {
-	case o.Kind != AddDestination && o.Kind != EditDestination:
+	if o.Kind != AddDestination && o.Kind != EditDestination {
 		return ""
+	}
+	d := o.Destination
+	notUnicast := fmt.Sprintf("%s is not a unicast address here, or this network namespace has no address at all (is lo up?)", d.Addr.Addr())
+	switch {
 	case familyOf(d.Addr.Addr()) == o.Service.family():
-		return fmt.Sprintf("the kernel refuses it: is %s a unicast address in every network of this host?", d.Addr.Addr())
+		return notUnicast
 	case d.Method != MethodTunnel:
 		return fmt.Sprintf("a real server of another family than the virtual service needs a tunnel, not %s", d.Method)
 	}
-	return "the kernel takes no real server of another family than the virtual service while a sync daemon runs"
+	return "a real server of another family than the virtual service cannot be beside a sync daemon; or " + notUnicast
 }
 
 // isStale tells errors that say the table is not the one that was read, or leave open whether the operation was done.

@@ -93,11 +93,11 @@ const (
 
 const fwdMask = 0x7 // IP_VS_CONN_F_FWD_MASK: the part of the connection flags that is the Method
 
-// nested calls f for every attribute inside the first attribute of type outer.
+// nested calls f for every attribute inside the attribute of type outer.
 func nested(msg []byte, outer uint16, f func(typ uint16, v []byte) error) error {
 	found := false
 	err := attrs(msg, func(typ uint16, v []byte) error {
-		if typ != outer || found {
+		if typ != outer {
 			return nil
 		}
 		found = true

@@ -101,6 +101,7 @@ func TestSaveOrderIsACircle(t *testing.T) {
 		{order(a, b, c), []string{"10.0.0.1", "100.0.0.1", "200.0.0.1"}},
 		{order(c, a, b), []string{"200.0.0.1", "10.0.0.1", "100.0.0.1"}},
 		{order(b, c, a), []string{"100.0.0.1", "200.0.0.1", "10.0.0.1"}},
+		{order(a, tun("[a00:1::5]:80", 1)), []string{"10.0.0.1", "a00:1::5"}}, // the same as far as the first goes
 	} {
 		if d := cmp.Diff(tt.want, tt.in); d != "" {
 			t.Errorf("(-want +got)\n%s", d)
