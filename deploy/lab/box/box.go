@@ -21,12 +21,14 @@ type Spec struct {
 	Hostname string // "" keeps the host's
 	// Own maps a folder of the host to the folder that takes what the box writes there: the box sees both, and
 	// the host's stays as it is. The second outlives the box, so a box made again finds what it wrote.
-	Own map[string]string
-	// Sysctl is set in the box's network before its command starts: names with slashes, as net/ipv4/ip_forward.
-	Sysctl map[string]string
-	Argv   []string // the command; it may be empty where Stay is set
-	Stay   bool     // the box lives on when its command has ended
+	Own    map[string]string
+	Sysctl []Setting // set in the box's network before its command starts, in this order
+	Argv   []string  // the command; it may be empty where Stay is set
+	Stay   bool      // the box lives on when its command has ended
 }
+
+// Setting is a kernel setting: its name with slashes, as net/ipv4/ip_forward, and its value.
+type Setting struct{ Name, Value string }
 
 // Box is a started box.
 type Box struct {

@@ -58,12 +58,32 @@ func furnish(spec Spec) error {
 	if err := LoopbackUp(); err != nil {
 		return err
 	}
-	for name, value := range spec.Sysctl {
-		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644); err != nil {
+	for _, set := range append(fresh, spec.Sysctl...) {
+		if err := set.write(); err != nil {
 			return fmt.Errorf("sysctl: %w", err)
 		}
 	}
 	return nil
+}
+
+// fresh is what a freshly booted kernel has. A new network namespace takes its IPv4 settings from the host's instead
+// (net.core.devconf_inherit_init_net in Documentation/admin-guide/sysctl/net.rst). Forwarding comes first, because
+// changing it resets others.
+var fresh = []Setting{
+	{"net/ipv4/ip_forward", "0"},
+	{"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
+	{"net/ipv4/conf/all/arp_ignore", "0"}, {"net/ipv4/conf/default/arp_ignore", "0"},
+	{"net/ipv4/conf/all/arp_announce", "0"}, {"net/ipv4/conf/default/arp_announce", "0"},
+}
+
+// write sets the kernel setting where it differs.
+func (s Setting) write() error {
+	path := filepath.Join("/proc/sys", s.Name)
+	is, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(is)) == s.Value {
+		return err
+	}
+	return os.WriteFile(path, []byte(s.Value), 0o644)
 }
 
 // LoopbackUp sets lo up in the network namespace it runs in.

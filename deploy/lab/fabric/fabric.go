@@ -98,7 +98,7 @@ func (f *Fabric) Boot(name string) error {
 		Stay:     true,
 	}
 	if n.Forward {
-		spec.Sysctl = map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+		spec.Sysctl = []box.Setting{{Name: "net/ipv4/ip_forward", Value: "1"}, {Name: "net/ipv6/conf/all/forwarding", Value: "1"}}
 	}
 	b, err := box.Start(f.self, spec, f.env(name), nil, f.log, f.log)
 	if err != nil {
