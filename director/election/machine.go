@@ -210,7 +210,7 @@ func (s *step) become(r Role, reason string) {
 	if s.role == r {
 		return
 	}
-	s.role, s.since = r, s.now
+	s.role, s.since, s.news = r, s.now, false
 	if r != Active {
 		s.contested = false
 	}

@@ -29,7 +29,7 @@ type Config struct {
 	Interval time.Duration // between heartbeats; 100ms
 	Dead     time.Duration // silence after which the peer counts as dead, at least 2 × Interval; 300ms
 	Lease    time.Duration // kernel lifetime of a VIP, whole seconds, at least 1s; 2s
-	VIPs     []vip.VIP     // at least none: a director without VIPs still has a role
+	VIPs     []vip.VIP     // what the active director holds
 	Digest   [32]byte      // of the configuration both directors must share
 
 	// OnRole, if set, is told every role this director takes, in order. It
@@ -56,7 +56,7 @@ type PeerStatus struct {
 	Role          Role
 	Term          uint64
 	Alive         bool // proven within the dead time
-	HearsUs       bool // its packets echo what we sent within the dead time
+	HearsUs       bool // alive, and its last packet echoed what we sent within the dead time
 	LastHeard     time.Time
 	DigestMatches bool // true until a differing digest was heard
 }
@@ -87,8 +87,7 @@ type VIPStatus struct {
 	vip.VIP
 	Held    bool
 	Until   time.Time // end of the kernel lease, when Held
-	Foreign string    // the MAC that last answered for it while we asked, or empty
-	Err     string    // why the last kernel call for it failed, or empty
+	Foreign string    // another host's MAC that spoke for it in the last seconds, or empty
 }
 
 // Transition is one change of role.

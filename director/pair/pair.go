@@ -3,45 +3,163 @@ package pair
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
+	"time"
+
+	"lvstun/director/election"
+	"lvstun/director/heartbeat"
+	"lvstun/director/vip"
 )
+
+// kernel is what the pair needs of the host: package vip, or a fake.
+type kernel interface {
+	// Open opens what Ask and Put need, or says what is missing.
+	Open() error
+	Close()
+	Put(vip.VIP) error
+	Remove(vip.VIP) error
+	Find([]vip.VIP) ([]vip.Presence, error)
+	Ask() error
+	Announce() error
+	MAC(vip.VIP) vip.MAC
+	LinkFault() string
+	// Run reports what neighbours say of the VIPs, and every change of
+	// LinkFault since known, until ctx ends.
+	Run(ctx context.Context, known string, sighted func(vip.VIP, vip.Sighting), fault func(string)) error
+}
+
+// socket is one end of a path: a heartbeat.Socket, or a fake.
+type socket interface {
+	Send([]byte) error
+	Receive([]byte) (n int, fromPeer bool, err error)
+	Close() error
+}
+
+var _ socket = (*heartbeat.Socket)(nil)
 
 // Pair is this director's half of the pair.
 type Pair struct {
-	cfg   Config
-	log   *slog.Logger
-	ready chan struct{}
-
-	mu     sync.Mutex // guards status
-	status Status
+	cfg    Config
+	log    *slog.Logger
+	ready  chan struct{}
+	host   kernel
+	listen func(Path, uint16) (socket, error)
+	board  board
+	inbox  chan func(*loop)
+	done   chan struct{} // closed when Run ends
 }
+
+// inboxSize bounds what waits for the loop; readers wait when it is full.
+const inboxSize = 256
 
 // New checks cfg and makes a Pair that does nothing until Run. The error
 // names every problem of cfg at once.
 func New(cfg Config, log *slog.Logger) (*Pair, error) {
-	if cfg.Name == "" {
-		return nil, errors.New("pair: a director needs a name")
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("pair: %w", err)
 	}
-	return &Pair{cfg: cfg, log: log, ready: make(chan struct{})}, nil
+	p := &Pair{
+		cfg: cfg, log: log, ready: make(chan struct{}), inbox: make(chan func(*loop), inboxSize),
+		done: make(chan struct{}),
+		host: newHost(cfg.VIPs, cfg.Lease),
+		listen: func(path Path, port uint16) (socket, error) {
+			s, err := heartbeat.Listen(path, port)
+			if err != nil {
+				return nil, err // not a nil *Socket in an interface
+			}
+			return s, nil
+		},
+	}
+	p.board.init(cfg)
+	return p, nil
 }
 
-// Ready is closed when the heartbeat sockets and the packet sockets are open
-// and the election has begun.
+// Ready is closed when the sockets are open and the election has begun.
 func (p *Pair) Ready() <-chan struct{} { return p.ready }
+
+// Status is what the pair looks like now.
+func (p *Pair) Status() Status { return p.board.status(time.Now()) }
 
 // Run takes part in the pair until ctx ends, then leaves it in order: hands
 // the VIPs to a ready standby or leaves them to their kernel lease, says
-// goodbye on every path, and closes what it opened.
+// goodbye on every path, and closes what it opened. It returns an error if
+// the host lacks what a director needs. It may be called once.
 func (p *Pair) Run(ctx context.Context) error {
+	defer close(p.done)
+	if err := p.host.Open(); err != nil {
+		return err
+	}
+	defer p.host.Close()
+	// What Run starts lives until the loop has ended, which outlives ctx.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	l, err := newLoop(p)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	l.holder.report = func(ev election.Event) { p.post(inner, func(l *loop) { l.step(ev) }) }
+	if err := l.openPaths(); err != nil {
+		return err
+	}
+	fault := p.host.LinkFault()
+	for i, at := range l.paths {
+		s := at.socket
+		wg.Go(func() { p.receive(inner, i, s) })
+	}
+	wg.Go(func() { l.holder.run(inner) })
+	wg.Go(l.roles.run)
+	defer l.roles.end()
+	wg.Go(func() {
+		err := p.host.Run(inner, fault, p.sighted(inner), func(fault string) {
+			p.post(inner, func(l *loop) { l.linkFault = fault; l.condition() })
+		})
+		if err != nil {
+			p.log.Error("the VIPs' links are not watched", "err", err)
+			p.board.problem("links", err.Error())
+		}
+	})
+	l.start(fault)
 	close(p.ready)
-	<-ctx.Done()
+	l.run(ctx)
 	return nil
 }
 
-// Status is what the pair looks like now.
-func (p *Pair) Status() Status {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.status
+// errStopped says that the pair does not run.
+var errStopped = errors.New("the pair does not run")
+
+// Handover gives the VIPs to the other director: the active one hands them
+// over, the standby asks for them. It returns when that is under way, or an
+// error if there is nobody to hand over to or to ask.
+func (p *Pair) Handover(ctx context.Context) error {
+	result := make(chan error, 1)
+	select {
+	case p.inbox <- func(l *loop) { result <- l.handover() }:
+	case <-p.done:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-p.done:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// post gives the loop something to do.
+func (p *Pair) post(ctx context.Context, do func(*loop)) {
+	select {
+	case p.inbox <- do:
+	case <-ctx.Done():
+	}
 }

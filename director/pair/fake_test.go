@@ -1,0 +1,203 @@
+package pair
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"lvstun/director/vip"
+)
+
+// lan is the wire and the kernels of a test: hosts with addresses, and
+// datagrams between them.
+type lan struct {
+	mu      sync.Mutex // guards everything below
+	hosts   map[string]*fakeHost
+	sockets map[netip.Addr]*fakeSocket
+	cut     map[netip.Addr]bool // what this address sends is lost
+	foreign map[netip.Addr]vip.MAC
+	log     []string
+}
+
+func newLAN() *lan {
+	return &lan{
+		hosts: map[string]*fakeHost{}, sockets: map[netip.Addr]*fakeSocket{},
+		cut: map[netip.Addr]bool{}, foreign: map[netip.Addr]vip.MAC{},
+	}
+}
+
+// fakeHost is a kernel with one VIP device.
+type fakeHost struct {
+	lan       *lan
+	mac       vip.MAC
+	lease     time.Duration
+	until     map[netip.Addr]time.Time
+	permanent map[netip.Addr]bool
+	putErr    error
+	removeErr error
+	slow      time.Duration // of every Put
+	down      bool          // off the LAN
+	link      string
+	sighted   func(vip.VIP, vip.Sighting)
+	fault     func(string)
+	vips      []vip.VIP
+	announced int
+	asked     int
+}
+
+var _ kernel = (*fakeHost)(nil)
+
+func (h *fakeHost) Open() error { return nil }
+func (h *fakeHost) Close()      {}
+
+func (h *fakeHost) Put(v vip.VIP) error {
+	h.lan.mu.Lock()
+	slow := h.slow
+	h.lan.mu.Unlock()
+	time.Sleep(slow)
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	if h.putErr == nil {
+		h.until[v.Addr] = time.Now().Add(h.lease)
+	}
+	return h.putErr
+}
+
+func (h *fakeHost) Remove(v vip.VIP) error {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	if h.removeErr == nil {
+		delete(h.until, v.Addr)
+	}
+	return h.removeErr
+}
+
+// has reports whether the kernel answers for addr; the caller holds lan.mu.
+func (h *fakeHost) has(addr netip.Addr) bool {
+	return !h.down && (h.permanent[addr] || time.Now().Before(h.until[addr]))
+}
+
+func (h *fakeHost) Find(vips []vip.VIP) ([]vip.Presence, error) {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	presence := make([]vip.Presence, len(vips))
+	for i, v := range vips {
+		switch {
+		case h.permanent[v.Addr]:
+			presence[i] = vip.Permanent
+		case h.has(v.Addr):
+			presence[i] = vip.Leased
+		}
+	}
+	return presence, nil
+}
+
+func (h *fakeHost) Ask() error {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	h.asked++
+	if h.down {
+		return errors.New("no link")
+	}
+	for _, v := range h.vips {
+		for _, other := range h.lan.hosts {
+			if other == h || other.down {
+				continue
+			}
+			if other.has(v.Addr) {
+				go h.sighted(v, vip.Sighting{Addr: v.Addr, MAC: other.mac})
+			} else if other.sighted != nil {
+				go other.sighted(v, vip.Sighting{Addr: v.Addr, MAC: h.mac, Asks: true})
+			}
+		}
+		if mac, ok := h.lan.foreign[v.Addr]; ok {
+			go h.sighted(v, vip.Sighting{Addr: v.Addr, MAC: mac})
+		}
+	}
+	return nil
+}
+
+func (h *fakeHost) Announce() error {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	h.announced++
+	return nil
+}
+
+func (h *fakeHost) MAC(vip.VIP) vip.MAC { return h.mac }
+
+func (h *fakeHost) LinkFault() string {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	return h.link
+}
+
+func (h *fakeHost) Run(ctx context.Context, _ string, sighted func(vip.VIP, vip.Sighting), fault func(string)) error {
+	h.lan.mu.Lock()
+	h.sighted, h.fault = sighted, fault
+	h.lan.mu.Unlock()
+	<-ctx.Done()
+	h.lan.mu.Lock()
+	h.sighted, h.fault = nil, nil
+	h.lan.mu.Unlock()
+	return nil
+}
+
+// fakeSocket is an address on the LAN.
+type fakeSocket struct {
+	lan   *lan
+	path  Path
+	in    chan fakeDatagram
+	close sync.Once
+	ended chan struct{}
+}
+
+type fakeDatagram struct {
+	from netip.Addr
+	b    []byte
+}
+
+// listen opens addresses: of those not in missing.
+func (l *lan) listen(path Path, _ uint16) (socket, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &fakeSocket{lan: l, path: path, in: make(chan fakeDatagram, 64), ended: make(chan struct{})}
+	l.sockets[path.Local] = s
+	return s, nil
+}
+
+func (s *fakeSocket) Send(b []byte) error {
+	s.lan.inject(s.path.Local, s.path.Peer, b)
+	return nil
+}
+
+// inject puts a datagram on the LAN, whoever wrote it.
+func (l *lan) inject(from, to netip.Addr, b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	peer := l.sockets[to]
+	if peer == nil || l.cut[from] {
+		return
+	}
+	select {
+	case peer.in <- fakeDatagram{from, append([]byte(nil), b...)}:
+	default:
+	}
+}
+
+func (s *fakeSocket) Receive(b []byte) (int, bool, error) {
+	select {
+	case d := <-s.in:
+		return copy(b, d.b), d.from == s.path.Peer, nil
+	case <-s.ended:
+		return 0, false, net.ErrClosed
+	}
+}
+
+func (s *fakeSocket) Close() error {
+	s.close.Do(func() { close(s.ended) })
+	return nil
+}

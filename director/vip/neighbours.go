@@ -1,0 +1,272 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// reopenAfter is how long a packet socket rests after its device went down.
+const reopenAfter = 100 * time.Millisecond
+
+// writeTimeout bounds the write of one frame.
+const writeTimeout = 5 * time.Millisecond
+
+// Neighbours speaks with the hosts on the VIPs' links: it asks who has a VIP,
+// says who has it now, and hears what they say of it. Ask and Announce may be
+// called from any goroutine.
+type Neighbours struct {
+	vips  []VIP
+	wires []*wire
+}
+
+// wire is a device with the packet sockets on it, one for each protocol.
+type wire struct {
+	device   string
+	protocol uint16 // etherARP or etherIPv6
+	groups   []MAC
+
+	mu   sync.Mutex   // guards conn and mac
+	conn *packet.Conn // nil while the device is down or missing
+	mac  MAC
+}
+
+// NewNeighbours makes Neighbours for vips. It opens nothing before Run.
+func NewNeighbours(vips []VIP) *Neighbours {
+	n := &Neighbours{vips: vips}
+	for _, v := range vips {
+		protocol := uint16(etherARP)
+		if v.Addr.Is6() {
+			protocol = etherIPv6
+		}
+		w := n.wire(v.Device, protocol)
+		if w == nil {
+			w = &wire{device: v.Device, protocol: protocol}
+			n.wires = append(n.wires, w)
+		}
+		if v.Addr.Is6() { // or the device filters what rivals ask
+			w.groups = append(w.groups, groupMAC(solicitedNode(v.Addr)), groupMAC(allNodes))
+		}
+	}
+	return n
+}
+
+func (n *Neighbours) wire(device string, protocol uint16) *wire {
+	for _, w := range n.wires {
+		if w.device == device && w.protocol == protocol {
+			return w
+		}
+	}
+	return nil
+}
+
+// Open opens the packet sockets of the devices that are there, so that a
+// question can be asked at once. It fails if the host does not allow packet
+// sockets; a device that is missing or down is tried again by Run.
+func (n *Neighbours) Open() error {
+	for _, w := range n.wires {
+		if _, err := w.open(); errors.Is(err, unix.EPERM) {
+			n.Close()
+			return fmt.Errorf("open a packet socket on %s: the capability CAP_NET_RAW is missing: %w", w.device, err)
+		}
+	}
+	return nil
+}
+
+// Close closes what Open opened. Run does so by itself.
+func (n *Neighbours) Close() {
+	for _, w := range n.wires {
+		w.close(w.current())
+	}
+}
+
+// Run reports what the neighbours say of the VIPs until ctx ends, and closes
+// the sockets then. Frames of this host's own are left out.
+func (n *Neighbours) Run(ctx context.Context, report func(VIP, Sighting)) {
+	var wg sync.WaitGroup
+	for _, w := range n.wires {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				n.listen(ctx, w, report)
+				select {
+				case <-ctx.Done():
+				case <-time.After(reopenAfter):
+				}
+			}
+		})
+	}
+	<-ctx.Done()
+	n.Close()
+	wg.Wait()
+	n.Close() // one may have been opened meanwhile
+}
+
+// listen reads from a wire until its device goes down or ctx ends.
+func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sighting)) {
+	conn, err := w.open()
+	if err != nil {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { w.close(conn) })
+	defer stop()
+	defer w.close(conn)
+	own := ownMACs()
+	buf := make([]byte, 256)
+	for {
+		size, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			return // down, removed or closed
+		}
+		s, ok := sight(buf[:size])
+		if !ok || slices.Contains(own, s.MAC) {
+			continue
+		}
+		for _, v := range n.vips {
+			if v.Addr == s.Addr && v.Device == w.device {
+				report(v, s)
+			}
+		}
+	}
+}
+
+// ownMACs lists the addresses of every device of this host: two of them may
+// be on one LAN.
+func ownMACs() []MAC {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil // the wire's own frames are not heard anyway
+	}
+	var own []MAC
+	for _, i := range interfaces {
+		if len(i.HardwareAddr) == 6 {
+			own = append(own, MAC(i.HardwareAddr))
+		}
+	}
+	return own
+}
+
+// Ask asks who has each VIP. The answers come through Run.
+func (n *Neighbours) Ask() error {
+	var errs []error
+	for _, v := range n.vips {
+		errs = append(errs, n.send(v, func(mac MAC) [][]byte { return [][]byte{probe(mac, v.Addr)} }))
+	}
+	return errors.Join(errs...)
+}
+
+// Announce tells every neighbour of each VIP that this host has it.
+func (n *Neighbours) Announce() error {
+	var errs []error
+	for _, v := range n.vips {
+		errs = append(errs, n.send(v, func(mac MAC) [][]byte { return announcements(mac, v.Addr) }))
+	}
+	return errors.Join(errs...)
+}
+
+// MAC is this host's address on the VIP's link, or zero while it is down.
+func (n *Neighbours) MAC(v VIP) MAC {
+	protocol := uint16(etherARP)
+	if v.Addr.Is6() {
+		protocol = etherIPv6
+	}
+	w := n.wire(v.Device, protocol)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mac
+}
+
+func (n *Neighbours) send(v VIP, frames func(MAC) [][]byte) error {
+	protocol := uint16(etherARP)
+	if v.Addr.Is6() {
+		protocol = etherIPv6
+	}
+	w := n.wire(v.Device, protocol)
+	w.mu.Lock()
+	conn, mac := w.conn, w.mac
+	w.mu.Unlock()
+	if conn == nil {
+		return fmt.Errorf("speak of %s: the device is down or missing", v)
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return fmt.Errorf("speak of %s: %w", v, err)
+	}
+	for _, frame := range frames(mac) {
+		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+			return fmt.Errorf("speak of %s: %w", v, err)
+		}
+	}
+	return nil
+}
+
+func (w *wire) current() *packet.Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.conn
+}
+
+// open opens the wire's socket unless it is open.
+func (w *wire) open() (*packet.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		return w.conn, nil
+	}
+	device, err := net.InterfaceByName(w.device)
+	if err != nil {
+		return nil, fmt.Errorf("find device %s: %w", w.device, err)
+	}
+	if len(device.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("device %s has no Ethernet address", w.device)
+	}
+	var config packet.Config
+	if w.protocol == etherIPv6 {
+		config.Filter = neighbourDiscovery
+	}
+	conn, err := packet.Listen(device, packet.Raw, int(w.protocol), &config)
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket on %s: %w", w.device, err)
+	}
+	for _, group := range w.groups {
+		if err := conn.JoinGroup(group[:]); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("listen to group %s on %s: %w", group, w.device, err)
+		}
+	}
+	w.conn, w.mac = conn, MAC(device.HardwareAddr)
+	return conn, nil
+}
+
+// close closes conn if it is the wire's.
+func (w *wire) close(conn *packet.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if conn != nil && w.conn == conn {
+		_ = conn.Close()
+		w.conn = nil
+	}
+}
+
+// neighbourDiscovery lets only solicitations and advertisements through.
+var neighbourDiscovery = func() []bpf.RawInstruction {
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherHeader + 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: protoICMPv6, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: etherHeader + ipv6Header, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: ndSolicitation, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: ndAdvertisement, SkipTrue: 1},
+		bpf.RetConstant{Val: 256},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		panic(err) // a constant program
+	}
+	return program
+}()
