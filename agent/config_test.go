@@ -2,12 +2,15 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"lvstun/director/trust"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -117,4 +120,35 @@ func FuzzParseConfig(f *testing.F) {
 			t.Errorf("accepted %q as %+v", text, cfg)
 		}
 	})
+}
+
+func TestToken(t *testing.T) {
+	key := trust.GenerateKey()
+	token, err := key.Mint(trust.Claims{Name: "rs1", Addresses: []netip.Addr{rip}, Services: []string{"HTTP"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "token")
+	if err := os.WriteFile(path, []byte(token.Bearer()+"\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{TokenFile: path}
+	if _, err := cfg.Token(); err == nil || !strings.Contains(err.Error(), "open to others") {
+		t.Errorf("a token its group can read: %v", err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir+"/")
+	got, err := cfg.Token()
+	if err != nil || got.Name != "rs1" || got.Bearer() != token.Bearer() {
+		t.Errorf("a credential of the service manager: %v, %v", got.Name, err)
+	}
+	if err := os.WriteFile(path, []byte("rubbish"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cfg.Token(); err == nil || strings.Contains(err.Error(), "rubbish") {
+		t.Errorf("a damaged credential: %v", err)
+	}
+	if _, err := (Config{TokenFile: filepath.Join(dir, "absent")}).Token(); err == nil {
+		t.Error("an absent credential is no error")
+	}
 }
