@@ -147,6 +147,25 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
+// A connection whose agent has gone silent is given up.
+func TestIdleConnections(t *testing.T) {
+	s := serve(t, func(s *Server) {
+		s.timeouts = timeouts{header: time.Minute, read: time.Minute, write: time.Minute, idle: 200 * time.Millisecond}
+	})
+	conn, err := s.connect(t, home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.put(t).Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK") {
+		t.Errorf("answer %.40q, error %v; want 200 and then the end", answer, err)
+	}
+}
+
 func TestHeaderTooLong(t *testing.T) {
 	s := serve(t, nil)
 	conn, err := s.connect(t, home)
