@@ -41,6 +41,10 @@ func TestParse(t *testing.T) {
 			"?1 ||non-breaking spaces, as in text copied from a web page, are read as blanks on line 1\n"},
 		{"CRLF", "keepalive = 6\r\ndeadtime = 18\r\n\r\n", "keepalive = 6\ndeadtime = 18\n" +
 			"?1 ||CRLF line ends are read as line ends on lines 1–3\n"},
+		{"one CRLF", "keepalive = 6\r\ndeadtime = 18", "keepalive = 6\ndeadtime = 18\n" +
+			"?1 ||CRLF line ends are read as line ends on line 1\n"},
+		{"a virtual in what is read over", "mystery {\nvirtual a {\nactive = 1\n}\n}", "" +
+			"!1 mystery||unknown block; known are virtual NAME {, failover NAME { and, in them, server NAME {\n"},
 		{"byte order mark", "\ufeffkeepalive = 6", "keepalive = 6\n" +
 			"?1 ||the file begins with a byte order mark, which is passed over\n"},
 		{"not UTF-8", "# \xa0\nkeepalive = \xa06", "!2 ||the line is not UTF-8: save the file in that encoding\n"},
