@@ -15,7 +15,7 @@ import (
 // pulse's default, not lvstun's.
 func readLvsCf(data []byte, found *findings) *file {
 	root, problems := lvscf.Parse(data)
-	t := &translation{findings: found, file: new(file), at: map[string]position{"": {}}}
+	t := &translation{findings: found, file: new(file), at: map[string]position{"": {}, "name": {what: "LVSTUN_NAME"}}}
 	found.where = t.position
 	for _, p := range problems {
 		severity := Error

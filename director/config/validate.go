@@ -20,13 +20,14 @@ const (
 	maxPersist  = 31 * 24 * time.Hour // of ipvsadm(8)
 	maxWeight   = 65535               // of ipvsadm(8)
 	maxName     = 128
+	maxOwnName  = 64 // of heartbeat.MaxName
 	maxDevice   = 15 // IFNAMSIZ less the final NUL
 )
 
 // validate reports everything that is wrong with the values of a file, or only strange.
 func (f *file) validate(found *findings) {
-	if f.Name != "" {
-		checkName(found, "name", f.Name)
+	if f.Name != "" && checkName(found, "name", f.Name) && (len(f.Name) > maxOwnName || strings.Contains(f.Name, " ")) {
+		found.fail("name", f.Name, "must be at most %d bytes without a blank: every heartbeat carries it", maxOwnName)
 	}
 	if f.ClusterKeyFile == "" {
 		found.fail("cluster_key_file", "", "is empty: it must name the file that lvs-director keygen wrote")
