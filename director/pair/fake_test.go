@@ -3,11 +3,13 @@ package pair
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 
+	"lvstun/director/heartbeat"
 	"lvstun/director/vip"
 )
 
@@ -19,13 +21,13 @@ type lan struct {
 	sockets map[netip.Addr]*fakeSocket
 	cut     map[netip.Addr]bool // what this address sends is lost
 	foreign map[netip.Addr]vip.MAC
-	log     []string
+	missing map[netip.Addr]bool // not an address of its host yet
 }
 
 func newLAN() *lan {
 	return &lan{
 		hosts: map[string]*fakeHost{}, sockets: map[netip.Addr]*fakeSocket{},
-		cut: map[netip.Addr]bool{}, foreign: map[netip.Addr]vip.MAC{},
+		cut: map[netip.Addr]bool{}, foreign: map[netip.Addr]vip.MAC{}, missing: map[netip.Addr]bool{},
 	}
 }
 
@@ -99,7 +101,7 @@ func (h *fakeHost) Ask() error {
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
 	h.asked++
-	if h.down {
+	if h.down || h.sighted == nil {
 		return errors.New("no link")
 	}
 	for _, v := range h.vips {
@@ -160,10 +162,13 @@ type fakeDatagram struct {
 	b    []byte
 }
 
-// listen opens addresses: of those not in missing.
+// listen opens an address that is not missing.
 func (l *lan) listen(path Path, _ uint16) (socket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.missing[path.Local] {
+		return nil, fmt.Errorf("listen for heartbeats: %s is %w", path.Local, heartbeat.ErrNoAddress)
+	}
 	s := &fakeSocket{lan: l, path: path, in: make(chan fakeDatagram, 64), ended: make(chan struct{})}
 	l.sockets[path.Local] = s
 	return s, nil
