@@ -108,7 +108,7 @@ func planService(svc config.Service, leases map[netip.Addr]claim, in Inputs, ker
 		c, registered := leases[server.Address]
 		switch {
 		case registered:
-			decisions = append(decisions, byAgent(t, c, server.Weight, svc.Register.MaxWeight))
+			decisions = append(decisions, byAgent(t, c, server.Weight, max(server.Weight, svc.Register.MaxWeight)))
 		case inKernel && (in.Adopting || in.Verdicts[t].State == httpcheck.Unknown):
 			decisions = append(decisions, adopted(t, server.Name, weight))
 		default:

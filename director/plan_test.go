@@ -130,6 +130,14 @@ func TestPlan(t *testing.T) {
 			want: map[netip.Addr]int{rs2: 3, rs3: 1},
 		},
 		{
+			name: "without register a listed server may claim what the file gives it",
+			in: Inputs{
+				Services: []config.Service{func() config.Service { s := web(); s.Register = config.Register{}; return s }()},
+				Leases:   []registry.Lease{lease(rs1, registry.Ready, 9), lease(rs2, registry.Ready, 2)},
+			},
+			want: map[netip.Addr]int{rs1: 1, rs2: 2},
+		},
+		{
 			name: "draining quiesces",
 			in:   Inputs{Leases: []registry.Lease{lease(rs3, registry.Draining, 5)}},
 			want: map[netip.Addr]int{rs3: 0},

@@ -32,7 +32,7 @@ func (d *Director) Status() client.Status {
 		Problems:   p.Problems,
 	}
 	for _, v := range p.VIPs {
-		out.VIPs = append(out.VIPs, client.VIPStatus{Addr: v.Addr, Device: v.Device, Held: v.Held})
+		out.VIPs = append(out.VIPs, client.VIPStatus{Addr: v.Addr, Device: v.Device, Held: v.Held, Error: vipError(v)})
 	}
 	if failing != "" {
 		out.Problems = append(out.Problems, failing)
@@ -55,12 +55,12 @@ func pairStatus(p pair.Status) client.PairStatus {
 	for _, path := range p.Paths {
 		out.Paths = append(out.Paths, client.PathStatus{
 			Local: path.Local, Peer: path.Peer, State: string(path.State), LastHeard: path.LastHeard,
-			Sent: path.Sent, Received: path.Received, Dropped: path.Dropped,
+			Sent: path.Sent, Received: path.Received, Dropped: path.Dropped, Error: path.Err,
 		})
 	}
 	if p.Peer.Name != "" {
 		out.Peer = client.PeerStatus{
-			Name: p.Peer.Name, Role: p.Peer.Role.String(), Term: p.Peer.Term, DigestMatches: p.Peer.DigestMatches,
+			Name: p.Peer.Name, Alive: p.Peer.Alive, Role: p.Peer.Role.String(), Term: p.Peer.Term, DigestMatches: p.Peer.DigestMatches,
 		}
 	}
 	for _, t := range p.Transitions {
@@ -69,6 +69,14 @@ func pairStatus(p pair.Status) client.PairStatus {
 		})
 	}
 	return out
+}
+
+// vipError is what hinders a VIP: somebody else who answers for it.
+func vipError(v pair.VIPStatus) string {
+	if v.Foreign == "" {
+		return ""
+	}
+	return v.Foreign + " answers for it"
 }
 
 // serviceStatus joins the decisions of the last plan with the kernel's counts.
