@@ -1,5 +1,6 @@
 # make lab    the whole cluster on real IPVS, from nothing, narrated
 # make test   unit tests with the race detector, then the kernel tests and scenarios inside the lab
+# make soak   the simulation of the pair, millions of scenarios
 # make lint   gofmt, go vet, staticcheck
 # make build  bin/lvs-director, bin/lvs-agent, bin/lab
 #
@@ -12,7 +13,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNEL_DIRS  = $(sort $(dir $(shell find . -name '*_kernel_test.go' -not -path './bin/*')))
 
-.PHONY: build lab test unit kernel lint install clean
+.PHONY: build lab test unit kernel soak lint install clean
 
 build:
 	$(BUILD) -o bin/ ./cmd/lvs-director ./cmd/lvs-agent ./deploy/lab
@@ -29,6 +30,11 @@ test: install unit kernel
 unit:
 	@command -v gcc >/dev/null || $(SUDO) apt-get install -y -q --no-install-recommends gcc libc6-dev
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
+	CGO_ENABLED=0 $(GO) test -run '^TestSimulation' -v ./director/election
+
+# Two million faulty days in the life of a pair; replay one with -sim.seed.
+soak:
+	CGO_ENABLED=0 LVSTUN_SCENARIOS=2000000 $(GO) test -timeout 2h -run '^TestSimulation' -v ./director/election
 
 # Each package's kernel tests become one binary; the guest boots once for all of them and for the scenarios.
 kernel: install
