@@ -10,4 +10,4 @@ said=$("$LAB" run "$inner" 2>&1) || status=$?
 grep -q 'the lab runs on it, in namespaces' <<<"$said"
 grep -qx "$LAB_VIP" <<<"$said"
 [ "$(boxes)" = "$before" ]
-ip link show front | grep -q front # the outer lab's bridge is still there
+ip link show front # the outer lab's bridge is still there
