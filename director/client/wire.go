@@ -51,6 +51,8 @@ type Answer struct {
 	Lease     Duration            `json:"lease"`     // renew every third of it
 	Directors []netip.Addr        `json:"directors"` // every director's own addresses
 	Services  []ServiceDefinition `json:"services"`  // those of the registration
+	// WitnessKey is the real server's for the witness question; zero: it is asked none.
+	WitnessKey WitnessKey `json:"witness_key,omitzero"`
 }
 
 // ServiceDefinition is what a real server must know to serve and check a

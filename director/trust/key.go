@@ -30,10 +30,16 @@ const (
 	infoHeartbeat = "lvstun 1 heartbeat hmac-sha256"
 	infoToken     = "lvstun 1 token hmac-sha256"
 	infoIdentity  = "lvstun 1 tls identity ed25519"
+	infoWitness   = "lvstun 1 witness hmac-sha256 " // and the real server's name
 )
 
 // HeartbeatKey is the HMAC-SHA256 key of the datagrams between directors.
 func (k ClusterKey) HeartbeatKey() [32]byte { return k.derive(infoHeartbeat) }
+
+// WitnessKey is the HMAC-SHA256 key of the witness questions to the real server
+// called name and of its answers. Its agent gets it with its lease, so that no
+// real server can speak for another.
+func (k ClusterKey) WitnessKey(name string) [32]byte { return k.derive(infoWitness + name) }
 
 func (k ClusterKey) tokenKey() [32]byte { return k.derive(infoToken) }
 

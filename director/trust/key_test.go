@@ -32,14 +32,23 @@ const testKeyLine = "lvstun-cluster-key-1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGx
 func TestDerivedKeysStay(t *testing.T) {
 	k := testKey()
 	heartbeat, token, identity := k.HeartbeatKey(), k.tokenKey(), k.derive(infoIdentity)
+	witness := k.WitnessKey("rs1")
 	for _, tt := range []struct{ name, got, want string }{
 		{"heartbeat", hex.EncodeToString(heartbeat[:]), "6d95a929977200958f1f55d35950196adcbb3f184cc5d55f830fcb449be2cdf0"},
 		{"token", hex.EncodeToString(token[:]), "4d5d656f82c5f929c36e61318bf8567f820a85259e0d6f673b00e107c4b6dd23"},
 		{"identity", hex.EncodeToString(identity[:]), "4084554ba7f7b848e81d9600f9b43479f4ffd57944f64c0f59fea7665452655c"},
+		{"witness", hex.EncodeToString(witness[:]), "8183225f3b61b4370cd00ddf0f00294a830d9bb5c90db736696b670869cf2ccd"},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, tt.got, tt.want)
 		}
+	}
+}
+
+func TestWitnessKeysDiffer(t *testing.T) {
+	k := testKey()
+	if k.WitnessKey("rs1") == k.WitnessKey("rs2") || k.WitnessKey("rs1") == GenerateKey().WitnessKey("rs1") {
+		t.Error("two real servers, or two clusters, share a witness key")
 	}
 }
 
