@@ -131,8 +131,6 @@ fresh() {
 	local node kind rest
 	read -r kind rest <<<"${settings[$1]}"
 	for node in "${directors[@]}"; do
-		unplug "$node"
-		boot "$node"
 		"${kind}_configure" "$node" $rest
 		put "$node" /etc/bench/daemon <<<"start director sh -c 'echo \$\$ >/run/director.pid; $("${kind}_daemon")'"
 		put "$node" /etc/lvstun/boot <<-BOOT
@@ -140,7 +138,8 @@ fresh() {
 			bash /etc/bench/daemon
 		BOOT
 	done
-	for node in "${directors[@]}"; do on "$node" bash /etc/lvstun/boot; done
+	for node in "${directors[@]}"; do unplug "$node"; done
+	for node in "${directors[@]}"; do boot "$node"; done
 }
 
 # unplug NODE crashes it; its watcher cannot tell that the VIP went with it.
@@ -154,9 +153,14 @@ unplug() {
 tell() { on "$1" sh -c 'kill -s "$0" -- "$1$(cat /run/director.pid)"' "$2" "${3:+-}"; }
 ended() { on "$1" sh -c '! kill -0 "$(cat /run/director.pid)" 2>/dev/null'; }
 
-holds() { [[ $(tail -n 1 "$LAB_LOGS/$1.holders.log") == *held ]]; }
+# holds NODE holds when its watcher has said so last.
+holds() {
+	local lines
+	mapfile -t lines <"$LAB_LOGS/$1.holders.log"
+	[[ ${lines[-1]-} == *held ]]
+}
 # alone NODE holds when this director and not the other has the VIP.
-alone() { holds "$1" && ! holds "$(other "$1")" || { tail -n 1 "$LAB_LOGS"/*.holders.log; return 1; }; }
+alone() { holds "$1" && ! holds "$(other "$1")" || { echo "the VIP is not on $1 alone"; return 1; }; }
 active() { if alone "$first" >/dev/null; then echo "$first"; else echo "$second"; fi; }
 
 # ready SYSTEM holds when one director is active and the other can take over.

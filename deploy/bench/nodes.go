@@ -6,13 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"lvstun/deploy/bench/holders"
 	"lvstun/deploy/bench/load"
@@ -30,17 +28,11 @@ func serve(args []string) error {
 	}
 	ctx, cancel := untilSignal()
 	defer cancel()
-	page := args[0] + "\n"
-	server := &http.Server{
-		Addr:              ":80",
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }),
-		ReadHeaderTimeout: time.Minute,
-	}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", ":80")
+	if err != nil {
 		return err
 	}
-	return nil
+	return servePage(ctx, l, args[0])
 }
 
 // runLoad is `bench load ADDRESS:PORT`. It prints "ready" when all goes well and, after a signal, one line of JSON.

@@ -53,7 +53,7 @@ func Run(ctx context.Context, cfg Config, ready func()) (Result, error) {
 	t.begin(time.Now())
 	ready()
 	<-ctx.Done()
-	time.Sleep(cfg.Calm)
+	time.Sleep(cfg.Timeout)                   // requests that wait for an answer now may fail yet
 	becomesCalm(context.Background(), cfg, t) // where it does not, the result says so
 	return t.end(time.Now(), cfg.Calm/2), nil
 }
@@ -80,7 +80,7 @@ func requests(ctx context.Context, cfg Config, t *tally, work *sync.WaitGroup) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		work.Go(func() {
-			err := request(ctx, cfg)
+			err := request(cfg)
 			if ctx.Err() == nil {
 				t.request(time.Now(), err)
 			}
@@ -92,16 +92,17 @@ func requests(ctx context.Context, cfg Config, t *tally, work *sync.WaitGroup) {
 	}
 }
 
-func request(ctx context.Context, cfg Config) error {
-	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", cfg.Addr.String())
+func request(cfg Config) error {
+	deadline := time.Now().Add(cfg.Timeout)
+	conn, err := (&net.Dialer{Deadline: deadline, KeepAlive: -1}).Dial("tcp", cfg.Addr.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
-	return ask(conn, bufio.NewReaderSize(conn, 512), "Connection: close\r\n")
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	return ask(conn, bufio.NewReaderSize(conn, 256), "Connection: close\r\n")
 }
 
 // keepFlow asks on one connection every beat, one request at a time, until it breaks or ctx ends.
@@ -118,16 +119,14 @@ func keepFlow(ctx context.Context, cfg Config, t *tally, i int) {
 }
 
 func runFlow(ctx context.Context, cfg Config, t *tally, i int) error {
-	dialing, cancel := context.WithTimeout(ctx, cfg.Timeout)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(dialing, "tcp", cfg.Addr.String())
+	conn, err := (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: -1}).Dial("tcp", cfg.Addr.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	t.connected(i, time.Now())
-	in := bufio.NewReaderSize(conn, 512)
+	in := bufio.NewReaderSize(conn, 256)
 	tick := time.NewTicker(cfg.Beat)
 	defer tick.Stop()
 	for {

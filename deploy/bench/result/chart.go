@@ -12,10 +12,10 @@ import (
 const (
 	chartWidth = 960
 	plotLeft   = 190
-	plotRight  = 560
+	plotRight  = 530
 	rowHeight  = 24
 	barHeight  = 12
-	panelHead  = 58
+	panelHead  = 66
 	margin     = 24
 )
 
@@ -49,14 +49,20 @@ type chart struct {
 
 // Chart writes the longest gaps as an SVG on a logarithmic axis: a bar to the median, a line to the largest.
 func (r Run) Chart(w io.Writer) error {
-	c := &chart{y: margin + 26}
+	c := &chart{y: margin + 14}
 	c.low, c.high = axis(r.Summary)
 	for _, event := range Events {
 		if rows := r.rows(event.Name); len(rows) > 0 {
 			c.panel(event.Title, rows)
 		}
 	}
-	stamp := r.stamp()
+	var stamp []string
+	for _, row := range r.Summary {
+		if row.Troubled > 0 {
+			stamp = append(stamp, fmt.Sprintf("%s, %s: %s", row.System, row.Event, row.trouble()))
+		}
+	}
+	stamp = append(stamp, r.stamp()...)
 	height := c.y + margin/2 + len(stamp)*16 + margin
 	body := c.String()
 	c.Reset()
@@ -76,16 +82,16 @@ func (r Run) Chart(w io.Writer) error {
 
 // panel draws one event.
 func (c *chart) panel(title string, rows []Row) {
-	c.text("title", margin, c.y+22, "start", title)
+	c.text("title", margin, c.y+30, "start", title)
 	for _, n := range noteColumns {
-		c.text("faint", n.x, c.y+44, "end", n.title)
+		c.text("faint", n.x, c.y+52, "end", n.title)
 	}
 	top := c.y + panelHead - 8
 	bottom := top + len(rows)*rowHeight
 	for ms := c.low; ms <= c.high; ms *= 10 {
 		x := c.x(ms)
 		fmt.Fprintf(c, `<line class="grid" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`+"\n", x, top, x, bottom)
-		c.text("faint", int(x), c.y+44, "middle", tick(ms))
+		c.text("faint", int(x), c.y+52, "middle", tick(ms))
 	}
 	for i, row := range rows {
 		c.row(row, top+i*rowHeight)

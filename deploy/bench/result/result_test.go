@@ -221,13 +221,14 @@ func TestChart(t *testing.T) {
 			texts = append(texts, string(token))
 		}
 	}
-	// From 10 ms to 100 s are four decades on 370 pixels: 350 ms are log10(35)/4 of it, 7.65 s log10(765)/4, 20 ms log10(2)/4.
-	want := []string{"ours 142.8", "theirs 266.7", "ours 27.8"}
+	// From 10 ms to 100 s are four decades on 340 pixels: 350 ms are log10(35)/4 of it, 7.65 s log10(765)/4, 20 ms log10(2)/4.
+	want := []string{"ours 131.2", "theirs 245.1", "ours 25.6"}
 	if diff := cmp.Diff(want, widths); diff != "" {
 		t.Errorf("bars (-want +got):\n%s", diff)
 	}
 	all := strings.Join(texts, "\n")
-	for _, s := range []string{"host of the active director crashes", "planned handover", "lvstun", "other 1 s", "350 ms", "10 ms", "100 s", "29, max 30", "12, max 20 of 20", "<6.1 & later>"} {
+	for _, s := range []string{"host of the active director crashes", "planned handover", "lvstun", "other 1 s", "350 ms", "10 ms", "100 s", "29, max 30", "12, max 20 of 20", "<6.1 & later>",
+		"other 1 s, crash: trouble in 1 of 2"} {
 		if !strings.Contains(all, s) {
 			t.Errorf("the chart does not say %q", s)
 		}
