@@ -135,6 +135,7 @@ func (t *table) usable(k Key) (n int) {
 // fakeKernel is a table behind the wire format.
 type fakeKernel struct {
 	*table
+	sync          syncThreads
 	calls, writes int
 	fail          func(call int, cmd uint8) error // answered instead of doing anything
 	before        func(call int, cmd uint8)       // someone else's turn
@@ -161,6 +162,9 @@ func (f *fakeKernel) do(cmd uint8, b []byte) error {
 	f.writes++
 	if err := f.turn(cmd); err != nil {
 		return err
+	}
+	if cmd == cmdNewDaemon || cmd == cmdDelDaemon {
+		return f.sync.do(cmd, b)
 	}
 	kinds := map[uint8]OpKind{cmdNewService: AddService, cmdSetService: EditService, cmdDelService: DelService,
 		cmdNewDest: AddDestination, cmdSetDest: EditDestination, cmdDelDest: DelDestination}
@@ -206,6 +210,8 @@ func (f *fakeKernel) dump(cmd uint8, b []byte) (msgs [][]byte, err error) {
 				msgs = append(msgs, encodeDestination(s.Key, d))
 			}
 		}
+	case cmdGetDaemon:
+		msgs = f.sync.dump()
 	}
 	if f.repeat && len(msgs) > 0 {
 		msgs = append(msgs, msgs[0])
