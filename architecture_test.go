@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"director/heartbeat":      nil,
 	"director/vip":            nil,
 	"director/registry":       nil,
+	"director/witness":        nil,
 	"director/trust":          nil,
 	"director/pair":           {"director/election", "director/heartbeat", "director/vip"},
 	"director/config":         {"director/config/lvscf", "director/config/nearest", "director/ipvs", "httpcheck"},
@@ -33,7 +34,7 @@ var mayImport = map[string][]string{
 	"director/api":            {"director/api/ui", "director/client", "director/trust"},
 	"director": {"director/api", "director/client", "director/config", "director/ipvs", "director/pair",
 		"director/registry", "director/trust", "httpcheck"},
-	"agent":            {"director/client", "director/trust", "httpcheck", "sysctl", "tunnel"},
+	"agent":            {"director/client", "director/trust", "director/witness", "httpcheck", "sysctl", "tunnel"},
 	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/ipvs", "director/pair", "director/trust", "director/vip"},
 	"cmd/lvs-agent":    {"agent"},
 }
