@@ -161,13 +161,14 @@ holds() {
 }
 # alone NODE holds when this director and not the other has the VIP.
 alone() { holds "$1" && ! holds "$(other "$1")" || { echo "the VIP is not on $1 alone"; return 1; }; }
-active() { if alone "$first" >/dev/null; then echo "$first"; else echo "$second"; fi; }
+settled() { alone "$first" || alone "$second"; }
+active() { if alone "$first" >/dev/null; then echo "$first"; else echo "$second"; fi; } # where settled
 
 # ready SYSTEM holds when one director is active and the other can take over.
 ready() {
 	local kind node
+	settled || return
 	node=$(active)
-	alone "$node" || return
 	read -r kind _ <<<"${settings[$1]}"
 	"${kind}_ready" "$node" || return
 	[ "$(on "$(other "$node")" ipvsadm -S -n | grep -c -- ' -r ')" = ${#realservers[@]} ] || { echo 'the table of the standby is not full'; return 1; }
@@ -185,26 +186,44 @@ undo_stop() { on "$1" bash /etc/bench/daemon; }
 do_freeze() {
 	tell "$1" STOP all && sleep $frozen && tell "$1" CONT all && wait_for $patience settled "$2"
 }
-settled() { alone "$first" || alone "$second"; }
 undo_freeze() { :; }
 
 do_crash() { unplug "$1" && wait_for $patience alone "$2"; }
 undo_crash() { boot "$1"; }
 
+# prepare SYSTEM waits until one director is active, the other can take over, and the client is served well.
+prepare() {
+	: >"$LAB_LOGS/$client.load.log"
+	wait_for 20 ready "$1" && start "$client" load bench load "$LAB_VIP:80" &&
+		wait_for 20 grep -q ready "$LAB_LOGS/$client.load.log" && wait_for 5 settled
+}
+
 # measure SYSTEM EVENT ROUND
 measure() {
 	local system=$1 event=$2 round=$3 kind node trouble=
 	read -r kind _ <<<"${settings[$system]}"
-	wait_for 30 ready "$system"
+	if ! prepare "$system"; then
+		diagnose
+		stop "$client" load || true # where it was started and has not given up
+		trouble='it was not ready and had to be booted anew; '
+		fresh "$system"
+		prepare "$system"
+	fi
 	node=$(active)
-	: >"$LAB_LOGS/$client.load.log"
-	start "$client" load bench load "$LAB_VIP:80"
-	wait_for 20 grep -q ready "$LAB_LOGS/$client.load.log"
-	trouble=$("do_$event" "$node" "$(other "$node")" "$kind" 2>&1 >/dev/null | head -c 300 | tr '\n' ' ') || true
+	trouble+=$("do_$event" "$node" "$(other "$node")" "$kind" 2>&1 >/dev/null | head -c 300 | tr '\n' ' ') || true
 	stop "$client" load
 	bench record --system "$system" --event "$event" --round "$round" --trouble "$trouble" --to "$measurements" \
 		--load "$LAB_LOGS/$client.load.log" --one "$LAB_LOGS/$first.holders.log" --other "$LAB_LOGS/$second.holders.log"
 	"undo_$event" "$node" "$(other "$node")" "$kind"
+}
+
+# diagnose tells what the directors' processes do.
+diagnose() {
+	local node
+	for node in "${directors[@]}"; do
+		echo "$node:"
+		on "$node" ps -e -o pid,stat,wchan:32,args
+	done >&2
 }
 
 # --- The run.

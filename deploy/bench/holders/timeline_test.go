@@ -54,6 +54,7 @@ func TestBoth(t *testing.T) {
 		{"both without an end", []Span{{From: at(600)}}, 0, 1000, 400 * time.Microsecond},
 		{"only since from", []Span{{at(150), at(300)}}, 180, 1000, 20 * time.Microsecond},
 		{"only until to", []Span{{From: at(600)}}, 0, 650, 50 * time.Microsecond},
+		{"ends after to", []Span{{at(600), at(900)}}, 0, 650, 50 * time.Microsecond},
 		{"after to", []Span{{From: at(600)}}, 0, 500, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

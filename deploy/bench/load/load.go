@@ -79,6 +79,7 @@ func requests(ctx context.Context, cfg Config, t *tally, work *sync.WaitGroup) {
 	tick := time.NewTicker(cfg.Every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
+		t.sending(time.Now())
 		work.Go(func() {
 			err := request(cfg)
 			if ctx.Err() == nil {

@@ -21,6 +21,9 @@ type Result struct {
 	Causes   map[string]int `json:"causes,omitempty"`
 	// GapMS is the longest time without a request on a new connection that ended well, in milliseconds.
 	GapMS float64 `json:"gap_ms"`
+	// HeldUpMS is the longest time the client itself did not get to ask, in milliseconds: what a busy machine adds to a
+	// gap.
+	HeldUpMS float64 `json:"held_up_ms"`
 
 	Flows  int `json:"flows"`  // long ones
 	Resets int `json:"resets"` // flows that the other end reset or closed
@@ -35,6 +38,7 @@ type tally struct {
 	began   bool
 	result  Result
 	last    time.Time // of the last good answer on a new connection
+	sent    time.Time // of the last request on a new connection
 	trouble time.Time // of the last request that failed
 	flows   []flow
 }
@@ -53,11 +57,19 @@ func newTally(flows int) *tally { return &tally{flows: make([]flow, flows)} }
 func (t *tally) begin(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.began, t.last = true, now
+	t.began, t.last, t.sent = true, now, now
 	t.result = Result{From: now, Flows: len(t.flows), Causes: map[string]int{}}
 	for i := range t.flows {
 		t.flows[i].stall = 0
 	}
+}
+
+// sending says that a request on a new connection is due and made at now.
+func (t *tally) sending(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.result.HeldUpMS = max(t.result.HeldUpMS, milliseconds(now.Sub(t.sent)))
+	t.sent = now
 }
 
 // request counts a request on a new connection that ended at now.

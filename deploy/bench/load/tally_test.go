@@ -20,9 +20,13 @@ func at(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond
 func TestRequests(t *testing.T) {
 	y := newTally(0)
 	y.request(at(-900), io.EOF) // before begin: forgotten
+	y.sending(at(-900))
 	y.begin(at(0))
+	y.sending(at(10))
 	y.request(at(10), nil)
+	y.sending(at(45))
 	y.request(at(20), nil)
+	y.sending(at(55))
 	y.request(at(30), os.ErrDeadlineExceeded)
 	y.request(at(40), &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)})
 	y.request(at(50), os.ErrDeadlineExceeded)
@@ -31,7 +35,7 @@ func TestRequests(t *testing.T) {
 	y.request(at(350), errors.New(`status "HTTP/1.1 500"`))
 	y.request(at(400), nil)
 	want := Result{
-		From: at(0), To: at(410), Requests: 9, Failed: 5, GapMS: 310,
+		From: at(0), To: at(410), Requests: 9, Failed: 5, GapMS: 310, HeldUpMS: 35,
 		Causes: map[string]int{"timeout": 2, "connection reset by peer": 1, "closed": 1, `status "HTTP/1.1 500"`: 1},
 	}
 	if diff := cmp.Diff(want, y.end(at(410), 0)); diff != "" {

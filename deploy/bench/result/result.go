@@ -41,14 +41,15 @@ type Row struct {
 	Repetitions int    `json:"repetitions"`
 	Troubled    int    `json:"troubled"` // of the repetitions
 	Gap         Spread `json:"gap_ms"`
-	Requests    int    `json:"requests"`       // of all repetitions
-	Failed      Spread `json:"failed"`         // requests
-	Resets      Spread `json:"resets"`         // flows
-	Lost        Spread `json:"lost"`           // flows
-	Broken      Spread `json:"broken"`         // flows, reset or lost
-	Flows       int    `json:"flows"`          // of one repetition
-	Stall       Spread `json:"stall_ms"`       // of the flows that lived on
-	TwoHolders  Spread `json:"two_holders_ms"` //
+	Requests    int    `json:"requests"` // of all repetitions
+	Failed      Spread `json:"failed"`   // requests
+	Resets      Spread `json:"resets"`   // flows
+	Lost        Spread `json:"lost"`     // flows
+	Broken      Spread `json:"broken"`   // flows, reset or lost
+	Flows       int    `json:"flows"`    // of one repetition
+	Stall       Spread `json:"stall_ms"` // of the flows that lived on
+	TwoHolders  Spread `json:"two_holders_ms"`
+	HeldUp      Spread `json:"held_up_ms"` // the client itself, by the machine
 }
 
 // Spread is the median and the largest of some numbers.
@@ -96,7 +97,7 @@ func Summarize(all []Measurement) []Row {
 
 func summarize(event, system string, all []Measurement) Row {
 	row := Row{Event: event, System: system}
-	var gap, failed, resets, lost, broken, stall, two []float64
+	var gap, failed, resets, lost, broken, stall, two, heldUp []float64
 	for _, m := range all {
 		if m.Event != event || m.System != system {
 			continue
@@ -115,9 +116,10 @@ func summarize(event, system string, all []Measurement) Row {
 		broken = append(broken, float64(c.Resets+c.Lost))
 		stall = append(stall, c.StallMS)
 		two = append(two, m.TwoHoldersMS)
+		heldUp = append(heldUp, c.HeldUpMS)
 	}
 	row.Gap, row.Failed, row.Stall, row.TwoHolders = SpreadOf(gap), SpreadOf(failed), SpreadOf(stall), SpreadOf(two)
-	row.Resets, row.Lost, row.Broken = SpreadOf(resets), SpreadOf(lost), SpreadOf(broken)
+	row.Resets, row.Lost, row.Broken, row.HeldUp = SpreadOf(resets), SpreadOf(lost), SpreadOf(broken), SpreadOf(heldUp)
 	return row
 }
 

@@ -35,7 +35,7 @@ func TestSpreadOf(t *testing.T) {
 
 func measurement(system, event string, gap float64, failed, resets, lost int, two float64) Measurement {
 	return Measurement{System: system, Event: event, TwoHoldersMS: two, Client: load.Result{
-		Requests: 100, GapMS: gap, Failed: failed, Flows: 20, Resets: resets, Lost: lost, StallMS: gap + 5,
+		Requests: 100, GapMS: gap, HeldUpMS: 12, Failed: failed, Flows: 20, Resets: resets, Lost: lost, StallMS: gap + 5,
 	}}
 }
 
@@ -60,16 +60,16 @@ func TestSummarize(t *testing.T) {
 	want := []Row{
 		{
 			Event: "crash", System: "lvstun", Repetitions: 2, Gap: Spread{350, 400}, Requests: 200, Failed: Spread{29, 30},
-			Resets: Spread{0.5, 1}, Broken: Spread{0.5, 1}, Flows: 20, Stall: Spread{355, 405},
+			Resets: Spread{0.5, 1}, Broken: Spread{0.5, 1}, Flows: 20, Stall: Spread{355, 405}, HeldUp: Spread{12, 12},
 		},
 		{
 			Event: "crash", System: "other 1 s", Repetitions: 2, Troubled: 1, Gap: Spread{7650, 12000}, Requests: 200,
 			Failed: Spread{360, 400}, Resets: Spread{1.5, 3}, Lost: Spread{10.5, 20}, Broken: Spread{12, 20}, Flows: 20,
-			Stall: Spread{7655, 12005},
+			Stall: Spread{7655, 12005}, HeldUp: Spread{12, 12},
 		},
 		{
 			Event: "handover", System: "lvstun", Repetitions: 1, Gap: Spread{20, 20}, Requests: 100, Flows: 20,
-			Stall: Spread{25, 25}, TwoHolders: Spread{0.4, 0.4},
+			Stall: Spread{25, 25}, HeldUp: Spread{12, 12}, TwoHolders: Spread{0.4, 0.4},
 		},
 	}
 	if diff := cmp.Diff(want, run().Summary); diff != "" {
@@ -79,6 +79,7 @@ func TestSummarize(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	const want = `2026-03-01T12:00:00Z, kernel 6.1.0 on 2 × CPU, lvstun v1, other 2.2; 1 to 2 repetitions of each event
+The machine held the client itself up for 12 ms, which is part of the gaps.
 
 host of the active director crashes
              longest gap          failed requests  flows reset  flows lost    two holders  
@@ -112,7 +113,8 @@ func TestMarkdown(t *testing.T) {
 
 Median of the repetitions, and the largest where it differs. Gap: the client's longest time without a request that ended well.
 
-2026-03-01T12:00:00Z, kernel 6.1.0 on 2 × CPU, lvstun v1, other 2.2; 1 to 2 repetitions of each event
+2026-03-01T12:00:00Z, kernel 6.1.0 on 2 × CPU, lvstun v1, other 2.2; 1 to 2 repetitions of each event  
+The machine held the client itself up for 12 ms, which is part of the gaps.
 `
 	var got strings.Builder
 	if err := run().Markdown(&got); err != nil {

@@ -94,8 +94,15 @@ func (r Run) stamp() []string {
 	if least < most {
 		repetitions = fmt.Sprintf("%d to %d", least, most)
 	}
-	return []string{fmt.Sprintf("%s, kernel %s on %s, %s; %s repetitions of each event",
-		r.Began, r.Kernel, r.Processor, strings.Join(programs, ", "), repetitions)}
+	var heldUp []float64
+	for _, m := range r.Measurements {
+		heldUp = append(heldUp, m.Client.HeldUpMS)
+	}
+	return []string{
+		fmt.Sprintf("%s, kernel %s on %s, %s; %s repetitions of each event",
+			r.Began, r.Kernel, r.Processor, strings.Join(programs, ", "), repetitions),
+		fmt.Sprintf("The machine held the client itself up for %s, which is part of the gaps.", duration(SpreadOf(heldUp))),
+	}
 }
 
 // duration shows a spread of milliseconds.
