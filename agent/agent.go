@@ -14,6 +14,7 @@ import (
 
 	"lvstun/director/client"
 	"lvstun/director/trust"
+	"lvstun/director/witness"
 	"lvstun/tunnel"
 )
 
@@ -44,8 +45,10 @@ type Agent struct {
 	registrars []*registrar
 	checks     *checks
 	board      *board
-	turns      chan struct{} // something new to look at
-	drifts     chan struct{} // the kernel says something changed
+	responder  *witness.Responder
+	listen     func() (witness.Conn, error) // for the responder; nil: it is not run
+	turns      chan struct{}                // something new to look at
+	drifts     chan struct{}                // the kernel says something changed
 
 	// Of the main loop.
 	wanted  wanted
@@ -57,8 +60,9 @@ type Agent struct {
 	changes uint64
 	recent  []Change
 
-	mu     sync.Mutex // guards status
-	status Status
+	mu      sync.Mutex // guards what follows
+	status  Status
+	muteWhy string // why no witness question can be answered
 }
 
 // New makes an agent; nothing runs and nothing changes before Run.
@@ -75,7 +79,9 @@ func New(opts Options) (*Agent, error) {
 		}
 		directors = append(directors, c)
 	}
-	return assemble(opts, address, kernelHost{tunnel.New()}, directors, probeLocally), nil
+	a := assemble(opts, address, kernelHost{tunnel.New()}, directors, probeLocally)
+	a.listen = func() (witness.Conn, error) { return witness.Listen(netip.AddrPortFrom(address, witness.Port)) }
+	return a, nil
 }
 
 // ownAddress is the first of a token's addresses that this host holds. Where it holds none, the first:
@@ -114,9 +120,11 @@ func assemble(opts Options, address netip.Addr, h host, directors []director, ru
 	a.checks = &checks{run: run, wake: a.wake}
 	for i, d := range directors {
 		a.registrars = append(a.registrars, &registrar{
-			address: opts.Config.Directors[i], director: d, board: a.board, wake: a.wake, log: opts.Log,
+			address: opts.Config.Directors[i], director: d, board: a.board, wake: a.wake,
+			renew: make(chan struct{}, 1), log: opts.Log,
 		})
 	}
+	a.responder = &witness.Responder{Keys: a.witnessKeys, Directors: a.directorAddresses, Reach: a.reachAnother}
 	a.status = Status{Name: opts.Token.Name, Version: opts.Version, Address: address, Session: a.session, Since: time.Now()}
 	return a
 }
@@ -159,6 +167,9 @@ func (a *Agent) work(ctx context.Context) {
 	})
 	for _, r := range a.registrars {
 		tasks.Go(func() { r.run(ctx) })
+	}
+	if a.listen != nil {
+		tasks.Go(func() { a.witness(ctx) })
 	}
 	a.loop(ctx)
 	tasks.Wait()
@@ -316,5 +327,7 @@ func directorStatus(address string, s standing) DirectorStatus {
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.status
+	s := a.status
+	s.Witness = WitnessStatus{Answered: a.responder.Tally.Kept(), Dropped: a.responder.Tally.Dropped(), Problem: a.muteWhy}
+	return s
 }

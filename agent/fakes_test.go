@@ -195,6 +195,12 @@ func start(t *testing.T, directors ...*fakeDirector) (*bench, func()) {
 }
 
 func startOn(t *testing.T, h *fakeHost, directors ...*fakeDirector) (*bench, func()) {
+	b := newBench(h, directors...)
+	return b, b.run(t)
+}
+
+// newBench makes an agent that does not run yet.
+func newBench(h *fakeHost, directors ...*fakeDirector) *bench {
 	b := &bench{host: h, web: &web{}, directors: directors, log: &strings.Builder{}}
 	opts := Options{
 		Token: trust.Token{Claims: trust.Claims{Name: "rs1", Addresses: []netip.Addr{rip}, Services: []string{"HTTP"}}},
@@ -215,10 +221,15 @@ func startOn(t *testing.T, h *fakeHost, directors ...*fakeDirector) (*bench, fun
 		ds = append(ds, d)
 	}
 	b.agent = assemble(opts, rip, b.host, ds, b.web.run)
+	return b
+}
+
+// run runs the agent; the returned function stops it and waits.
+func (b *bench) run(t *testing.T) func() {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { b.agent.work(ctx) })
-	return b, func() { cancel(); wg.Wait() }
+	return func() { cancel(); wg.Wait() }
 }
 
 func (b *bench) told() (notified []string, pings int) {

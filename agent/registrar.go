@@ -66,11 +66,21 @@ type registrar struct {
 	address  string
 	director director
 	board    *board
-	wake     func() // called after every attempt that told something new
+	wake     func()        // called after every attempt that told something new
+	renew    chan struct{} // somebody waits for the next attempt
 	log      *slog.Logger
 
-	mu       sync.Mutex // guards standing
+	mu       sync.Mutex // guards the rest
 	standing standing
+	underway *attempt // nil: none
+	next     *attempt // the one to come, if somebody waits for it
+}
+
+// attempt is one request to register.
+type attempt struct {
+	ended  chan struct{} // closed when answer and err are set
+	answer client.Answer
+	err    error
 }
 
 func (r *registrar) read() standing {
@@ -87,11 +97,12 @@ func (r *registrar) run(ctx context.Context) {
 		reg, changed := r.board.read()
 		answer, err := r.register(ctx, reg)
 		var wait time.Duration
+		renew := r.renew
 		if err != nil {
 			wait = backoff(retry, err)
 			retry = min(2*retry, slowest)
 			if asked(err) > 0 {
-				changed = nil // it wants quiet, whatever changes meanwhile
+				changed, renew = nil, nil // it wants quiet, whatever changes and whoever asks meanwhile
 			}
 		} else {
 			retry = firstRetry
@@ -105,6 +116,8 @@ func (r *registrar) run(ctx context.Context) {
 			r.leave(ctx, reg.Session)
 			return
 		case <-changed:
+			timer.Stop()
+		case <-renew:
 			timer.Stop()
 		case <-timer.C:
 		}
@@ -128,11 +141,60 @@ func asked(err error) time.Duration {
 func (r *registrar) register(ctx context.Context, reg client.Registration) (client.Answer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
+	end := r.begin()
 	answer, err := r.director.Register(ctx, reg)
+	end(answer, err)
 	if r.record(answer, err) {
 		r.wake()
 	}
 	return answer, err
+}
+
+// begin makes the next attempt the one under way. The function it returns ends it.
+func (r *registrar) begin() (end func(client.Answer, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.upcoming()
+	r.underway, r.next = a, nil
+	return func(answer client.Answer, err error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.underway = nil
+		a.answer, a.err = answer, err
+		close(a.ended)
+	}
+}
+
+// upcoming is the next attempt to begin. It is called under mu.
+func (r *registrar) upcoming() *attempt {
+	if r.next == nil {
+		r.next = &attempt{ended: make(chan struct{})}
+	}
+	return r.next
+}
+
+// reach renews the lease now and returns what the director answered before ctx ended. An attempt already
+// under way counts if it succeeds in time. If it fails, it may have failed long before: another follows.
+func (r *registrar) reach(ctx context.Context) (client.Answer, error) {
+	for {
+		r.mu.Lock()
+		a, fresh := r.underway, false
+		if a == nil {
+			a, fresh = r.upcoming(), true
+		}
+		r.mu.Unlock()
+		if fresh {
+			nudge(r.renew)
+		}
+		select {
+		case <-ctx.Done():
+			return client.Answer{}, ctx.Err()
+		case <-a.ended:
+		}
+		if a.err == nil || fresh {
+			return a.answer, a.err
+		}
+	}
 }
 
 // record keeps the outcome of an attempt, logs it if it is another one than before, and reports whether

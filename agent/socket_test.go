@@ -94,13 +94,15 @@ func TestFetchStatusOfSomethingElse(t *testing.T) {
 // The words of the status are read by scripts: they must not change by accident.
 func TestStatusJSON(t *testing.T) {
 	t.Parallel()
-	text, err := json.Marshal(Status{Name: "rs1", Address: rip, Services: []ServiceStatus{{Name: "HTTP", State: client.Down, Reason: "checking"}}})
+	text, err := json.Marshal(Status{Name: "rs1", Address: rip, Services: []ServiceStatus{{Name: "HTTP", State: client.Down, Reason: "checking"}},
+		Witness: WitnessStatus{Answered: 2, Dropped: map[string]uint64{"busy": 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"name":"rs1","version":"","address":"192.168.1.100","session":0,"since":"0001-01-01T00:00:00Z",` +
 		`"tunnel":{"ok":false,"vips":null,"changes":0},"directors":null,` +
-		`"services":[{"name":"HTTP","state":"down","reason":"checking","since":"0001-01-01T00:00:00Z"}]}`
+		`"services":[{"name":"HTTP","state":"down","reason":"checking","since":"0001-01-01T00:00:00Z"}],` +
+		`"witness":{"answered":2,"dropped":{"busy":1}}}`
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -17,6 +17,7 @@ type Status struct {
 	Tunnel    TunnelStatus     `json:"tunnel"`
 	Directors []DirectorStatus `json:"directors"`
 	Services  []ServiceStatus  `json:"services"`
+	Witness   WitnessStatus    `json:"witness"`
 	// Differences are where the directors' answers disagree, and which of them counts.
 	Differences []string `json:"differences,omitempty"`
 }
@@ -28,6 +29,13 @@ type TunnelStatus struct {
 	Problems []string     `json:"problems,omitempty"`
 	Changes  uint64       `json:"changes"`          // made since the agent's start
 	Recent   []Change     `json:"recent,omitempty"` // the last of them, newest first
+}
+
+// WitnessStatus is what became of the witness questions of directors.
+type WitnessStatus struct {
+	Answered uint64            `json:"answered"`
+	Dropped  map[string]uint64 `json:"dropped"`           // by reason
+	Problem  string            `json:"problem,omitempty"` // why none can be answered
 }
 
 // Change is something on the host that was not as wanted.

@@ -154,6 +154,7 @@ func TestPrintStatus(t *testing.T) {
 			{Name: "HTTP", VIP: netip.MustParseAddr("10.0.0.50"), Port: 80, Protocol: "tcp", State: "ready", Since: now.Add(-90 * time.Minute)},
 			{Name: "DNS", State: "down", Reason: "no director has said what this service is", Weight: 5, Since: now},
 		},
+		Witness:     agent.WitnessStatus{Answered: 4, Problem: "listen for witness questions: 192.168.1.100 is not an address of this host"},
 		Differences: []string{"service HTTP: vs and vs_bk want different things"},
 	}
 	var out bytes.Buffer
@@ -164,6 +165,8 @@ func TestPrintStatus(t *testing.T) {
 tunnel side  not right, VIPs: 10.0.0.50, 7 changes made
   PROBLEM setting x: read-only
   2026-01-02 03:04:04  tunl0: down → up
+witness      4 questions of directors answered
+  PROBLEM listen for witness questions: 192.168.1.100 is not an address of this host
 
 DIRECTOR       NAME  ROLE    TERM  LAST ANSWER  PROBLEM
 10.0.0.1:3637  vs    active  3     1s ago       

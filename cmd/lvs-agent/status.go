@@ -50,6 +50,10 @@ func printStatus(w io.Writer, s agent.Status, now time.Time) error {
 	for _, c := range s.Tunnel.Recent[:min(len(s.Tunnel.Recent), 5)] {
 		fmt.Fprintf(w, "  %s  %s: %s → %s\n", c.At.Format(time.DateTime), c.What, c.Old, c.New)
 	}
+	fmt.Fprintf(w, "witness      %d questions of directors answered\n", s.Witness.Answered)
+	if s.Witness.Problem != "" {
+		fmt.Fprintf(w, "  PROBLEM %s\n", s.Witness.Problem)
+	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "\nDIRECTOR\tNAME\tROLE\tTERM\tLAST ANSWER\tPROBLEM")
 	for _, d := range s.Directors {
