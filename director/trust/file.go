@@ -98,6 +98,11 @@ func ReadTokenFile(path string) (Token, error) {
 
 // readSecret reads a small regular file that only its owner can read. What is
 // checked is the open file and not the path, so swapping links gains nothing.
+//
+// The service manager's credentials (systemd.exec(5)) it hands over to the
+// service's user either as the owner or, where the file system has them, by an
+// access list on root's file, whose mask then stands where the mode has its
+// group (acl(5)): 0440.
 func readSecret(path string) ([]byte, error) {
 	// A FIFO in place of the file must not hang the start.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -112,7 +117,11 @@ func readSecret(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	refused := os.FileMode(0o077)
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(path) == filepath.Clean(dir) {
+		refused = 0o037
+	}
+	if mode := info.Mode().Perm(); mode&refused != 0 {
 		return nil, fmt.Errorf("%s is open to others (mode %04o): run `chmod 600 %s`", path, mode, path)
 	}
 	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {

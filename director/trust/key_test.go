@@ -191,6 +191,44 @@ func TestSecretFilesAreGuarded(t *testing.T) {
 	}
 }
 
+// A credential that the service manager hands over by an access list looks open to its group, for reading and no more.
+func TestCredentials(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(testKeyLine), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if err := os.Mkdir(filepath.Join(dir, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, credentials, path string
+		good                    bool
+	}{
+		{"a credential", dir + "/", file("key", 0o440), true},
+		{"its group may write", dir, file("write", 0o460), false},
+		{"others may read", dir, file("world", 0o444), false},
+		{"below the folder", dir, file("below/key", 0o440), false},
+		{"beside the folder", filepath.Join(dir, "below"), file("beside", 0o440), false},
+		{"no credentials", "", file("none", 0o440), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("CREDENTIALS_DIRECTORY", tt.credentials)
+			_, err := ReadKeyFile(tt.path)
+			if tt.good && err != nil || !tt.good && (err == nil || !strings.Contains(err.Error(), "chmod 600")) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 func TestForeignOwnerIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")
