@@ -194,7 +194,7 @@ undo_crash() { boot "$1"; }
 # prepare SYSTEM waits until one director is active, the other can take over, and the client is served well.
 prepare() {
 	: >"$LAB_LOGS/$client.load.log"
-	wait_for 20 ready "$1" && start "$client" load bench load "$LAB_VIP:80" &&
+	wait_for 12 ready "$1" && start "$client" load bench load "$LAB_VIP:80" &&
 		wait_for 20 grep -q ready "$LAB_LOGS/$client.load.log" && wait_for 5 settled
 }
 
@@ -222,7 +222,7 @@ diagnose() {
 	local node
 	for node in "${directors[@]}"; do
 		echo "$node:"
-		on "$node" ps -e -o pid,stat,wchan:32,args
+		on "$node" ps -e -o pid,stat,wchan:32,comm
 	done >&2
 }
 
