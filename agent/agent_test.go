@@ -309,6 +309,9 @@ func TestANewCheckKeepsTheVerdict(t *testing.T) {
 		defer stop()
 		settled()
 		vs.take()
+		b.web.mu.Lock()
+		b.web.slow = time.Second
+		b.web.mu.Unlock()
 		for _, d := range b.directors {
 			d.set(func(d *fakeDirector) { d.answer = answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/other")) })
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -252,30 +251,11 @@ func withPort(text string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// Token reads the token that the configuration names. In the service manager's folder of credentials
-// ($CREDENTIALS_DIRECTORY, systemd.exec(5)) the manager alone sees to who may read it: the access lists
-// it uses look like a file open to its group.
+// Token reads the token that the configuration names.
 func (c Config) Token() (trust.Token, error) {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" || filepath.Dir(c.TokenFile) != filepath.Clean(dir) {
-		token, err := trust.ReadTokenFile(c.TokenFile)
-		if err != nil {
-			return trust.Token{}, fmt.Errorf("read the token: %w", err)
-		}
-		return token, nil
-	}
-	f, err := os.Open(c.TokenFile)
+	token, err := trust.ReadTokenFile(c.TokenFile)
 	if err != nil {
 		return trust.Token{}, fmt.Errorf("read the token: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 2*trust.MaxToken))
-	if err != nil {
-		return trust.Token{}, fmt.Errorf("read the token: %w", err)
-	}
-	token, err := trust.ParseToken(strings.TrimSpace(string(text)))
-	if err != nil {
-		return trust.Token{}, fmt.Errorf("read the token: %s: %w", c.TokenFile, err)
 	}
 	return token, nil
 }

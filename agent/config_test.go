@@ -54,6 +54,7 @@ a.yaml:2: weight, 10, must be a whole number
 a.yaml:3: token_file, must be the path of a file`,
 		},
 		{name: "a director that is no text", text: "directors:\n- 10.0.0.1:3637\n- 5\n", err: `a.yaml:3: directors[1], 5, must be text such as "10.0.0.1:3637"`},
+		{name: "an alias of a bad list", text: "weight: 1\nx: &a [\"h:0\"]\ndirectors: *a\n", err: "a.yaml:2: x, no such key: there are directors, token_file and weight\na.yaml:2: directors[0], h:0, port \"0\" must be between 1 and 65535"},
 		{
 			name: "an alias", text: "token_file: &a [x]\ndirectors: *a\nweight: \"\\n\"\n",
 			err: `a.yaml:1: token_file, must be the path of a file

@@ -143,13 +143,19 @@ func (h *fakeHost) read() (held string, applies int) {
 type web struct {
 	mu   sync.Mutex
 	down string
+	slow time.Duration // until a check's first result
 	runs int
 }
 
 func (w *web) run(ctx context.Context, t target, report func(httpcheck.Update)) error {
 	w.mu.Lock()
 	w.runs++
+	slow := w.slow
 	w.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-time.After(slow):
+	}
 	tracker := httpcheck.NewTracker(1, 1)
 	for ctx.Err() == nil {
 		w.mu.Lock()

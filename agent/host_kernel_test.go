@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"lvstun/tunnel"
 )
@@ -119,6 +120,26 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 	s, _ := h.apply(t.Context(), []netip.Addr{vip}, netip.MustParseAddr("192.0.2.77"))
 	if want := "no device of this host holds 192.0.2.77, the address in its token"; s.settings || len(s.problems) != 1 || s.problems[0] != want {
 		t.Errorf("without the own address: %+v", s)
+	}
+}
+
+// Where ARP cannot be silenced, no VIP is added: this host would take the cluster's traffic on a network
+// it shares with the directors.
+func TestNoVIPWhereSettingsAreReadOnly(t *testing.T) {
+	makeLAN(t)
+	vip := netip.MustParseAddr("10.0.0.56")
+	h := kernelHost{tunnel.New()}
+	setting(t, "all/arp_ignore", "0")
+	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
+	defer func() { must(t, unix.Unmount("/proc/sys", unix.MNT_DETACH)) }()
+	must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+
+	s, _ := h.apply(t.Context(), []netip.Addr{vip}, rip)
+	if s.settings || len(s.held) != 0 || len(s.problems) == 0 || !strings.Contains(s.problems[0], "/proc/sys is mounted read-only") {
+		t.Errorf("tunnel side: %+v", s)
+	}
+	if _, found, err := tunnel.DeviceOf(vip); found || err != nil {
+		t.Errorf("the VIP was added: %v, %v", found, err)
 	}
 }
 
