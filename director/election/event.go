@@ -43,14 +43,27 @@ type (
 	// Released is the peer's proven word that it was active, holds the VIPs
 	// no more and gives them to this director.
 	Released struct{ Term uint64 }
-	// Answer says that a foreign host answered for a VIP, or asks for it too.
+	// Answer says that another host spoke for a VIP.
 	Answer struct {
-		Who   string // what the answer was for and whose MAC it carried
-		Rival bool   // it asked, as this director does, and its MAC is the lower
+		Who   string // which VIP it spoke for, and its MAC
+		Asks  bool   // it holds none: it asks for it, as a director does before a claim
+		Peer  bool   // it is known to be the peer
+		First bool   // its MAC is lower than this director's
 	}
-	// Renewed says that the kernel has taken the VIPs with a full lease.
+	// Sign is a sign of life from the gateway of the VIPs' link.
+	Sign struct{}
+	// Witnessed is what real servers say of the peer.
+	Witnessed struct {
+		Round      uint64 // of the Look that asked them
+		Asked      int    // none where none is registered
+		Answered   int
+		PeerActive int // how many of these reach the peer, and it is active
+	}
+	// Reconfigured changes what the machine was made with.
+	Reconfigured struct{ Config Config }
+	// Renewed says that the kernel has taken the VIPs, with a new lease.
 	Renewed struct {
-		At time.Duration // just before the kernel was asked
+		Until time.Duration // they will not go before
 	}
 	// Refused says that the kernel did not take the VIPs of the last Claim.
 	Refused struct{ Why string }
@@ -58,7 +71,7 @@ type (
 	// devices, or with Err that some may still be there.
 	Withdrawn struct{ Err string }
 	// Condition tells what keeps this director from holding the VIPs: their
-	// link is down, or it is isolated. An empty Fault is good health.
+	// link is down. An empty Fault is good health.
 	Condition struct{ Fault string }
 	// Handover asks this director to give the VIPs to a ready standby.
 	Handover struct{ Why string }
@@ -66,18 +79,21 @@ type (
 	Stop struct{}
 )
 
-func (Start) event()     {}
-func (Tick) event()      {}
-func (Beat) event()      {}
-func (Goodbye) event()   {}
-func (Released) event()  {}
-func (Answer) event()    {}
-func (Renewed) event()   {}
-func (Refused) event()   {}
-func (Withdrawn) event() {}
-func (Condition) event() {}
-func (Handover) event()  {}
-func (Stop) event()      {}
+func (Start) event()        {}
+func (Tick) event()         {}
+func (Beat) event()         {}
+func (Goodbye) event()      {}
+func (Released) event()     {}
+func (Answer) event()       {}
+func (Sign) event()         {}
+func (Witnessed) event()    {}
+func (Reconfigured) event() {}
+func (Renewed) event()      {}
+func (Refused) event()      {}
+func (Withdrawn) event()    {}
+func (Condition) event()    {}
+func (Handover) event()     {}
+func (Stop) event()         {}
 
 // Action is something a director has to do, in the order given.
 type Action interface{ action() }
@@ -95,6 +111,14 @@ const (
 type (
 	// Ask the neighbours who has each VIP. Answers come back as Answer.
 	Ask struct{}
+	// Look around: ask the gateway for a Sign, and real servers whether the
+	// peer is active. Witnessed must come back before Within has passed. With
+	// VIP, ask who else has the lowest VIP.
+	Look struct {
+		Round  uint64
+		Within time.Duration
+		VIP    bool
+	}
 	// Claim puts every VIP on its device under a lease, keeps renewing it,
 	// and announces it. Renewed or Refused come back. What was asked before
 	// the claim proves nothing after Before: a claim that late is refused.
@@ -114,6 +138,7 @@ type (
 )
 
 func (Ask) action()      {}
+func (Look) action()     {}
 func (Claim) action()    {}
 func (Release) action()  {}
 func (Announce) action() {}

@@ -70,6 +70,8 @@ type Machine struct {
 	deaf      time.Duration // since when the peer is heard but hears nothing, or Never
 	contested bool          // the peer was active at the last beat, and lost
 
+	around surroundings
+
 	askAt     time.Duration // confirming: the next question, or the claim
 	asked     int           // confirming: questions since the last answer
 	heldSince time.Duration // confirming: the first answer of a row, or Never
@@ -91,7 +93,7 @@ type departure struct {
 
 // New makes the machine of a director that has not started.
 func New(cfg Config) Machine {
-	return Machine{cfg: cfg, reason: "not started", deaf: Never, heldSince: Never}
+	return Machine{cfg: cfg, reason: "not started", deaf: Never, heldSince: Never, around: surroundings{lookAt: Never}}
 }
 
 // Role is what the director is.
@@ -119,13 +121,13 @@ func (m Machine) Next() time.Duration {
 	}
 	switch m.role {
 	case Standby:
-		return m.heard + m.cfg.silence()
+		return min(m.heard+m.cfg.silence(), m.around.lookAt)
 	case Confirming:
 		return m.askAt
 	case Active:
-		return m.leaseEnd
+		return min(m.leaseEnd, m.around.lookAt)
 	default:
-		return m.retryAt
+		return min(m.retryAt, m.around.lookAt)
 	}
 }
 
@@ -176,6 +178,7 @@ func (s *step) start(ev Start) {
 	s.retryAt = Never
 	s.fault = ev.Fault
 	s.reason = "started: listening for the peer"
+	s.around.lookAt = s.now
 	switch {
 	case ev.Held && ev.Fault == "":
 		s.term = 1
@@ -194,6 +197,7 @@ func (s *step) awake() {
 	if s.now-s.stepped >= s.cfg.silence()+s.cfg.confirm() {
 		s.doubtEnd = s.now + s.cfg.confirm()
 		s.heard = max(s.heard, s.doubtEnd-s.cfg.silence())
+		s.around.unanswered = 0
 	}
 	s.stepped = s.now
 	if s.role == Active && s.now >= s.leaseEnd {

@@ -43,6 +43,7 @@ func play(m Machine, events []at) []string {
 		}
 		for _, a := range actions {
 			switch a := a.(type) {
+			case Look: // TestSurroundings has them
 			case Claim:
 				line = append(line, fmt.Sprintf("claim %d", a.Term))
 			case Send:
@@ -76,7 +77,7 @@ func TestRules(t *testing.T) {
 	alone := testConfig(low)
 	alone.Alone = true
 	// active is how a director gets there with a peer that is standby.
-	active := []at{{0, Start{}}, {10 * ms, beat(high, Standby, 0)}, {85 * ms, Tick{}}, {86 * ms, Renewed{At: 85 * ms}}}
+	active := []at{{0, Start{}}, {10 * ms, beat(high, Standby, 0)}, {85 * ms, Tick{}}, {86 * ms, Renewed{Until: 2085 * ms}}}
 	began := []string{"0s: beat", "10ms: confirming, ask, beat", "85ms: active, claim 1, beat"}
 	for _, test := range []struct {
 		name   string
@@ -154,7 +155,7 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "a lease that ended is not renewed", cfg: testConfig(low), before: active,
-			events: []at{{1000 * ms, Renewed{At: 990 * ms}}, {3000 * ms, Tick{}}},
+			events: []at{{1000 * ms, Renewed{Until: 2990 * ms}}, {3000 * ms, Tick{}}},
 			want:   []string{"2.99s: confirming, release, beat, ask, beat"},
 		},
 		{
@@ -185,7 +186,7 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "stop without a standby leaves the VIP to its lease", cfg: testConfig(low), before: active,
-			events: []at{{300 * ms, Renewed{At: 300 * ms}}, {600 * ms, Stop{}}},
+			events: []at{{300 * ms, Renewed{Until: 2300 * ms}}, {600 * ms, Stop{}}},
 			want:   []string{"600ms: goodbye, done"},
 		},
 		{
@@ -224,7 +225,7 @@ func TestRules(t *testing.T) {
 func TestHandoverGap(t *testing.T) {
 	var worst time.Duration
 	for seed := range uint64(1000) {
-		s := newSim(seed, mutant{})
+		s := newSim(seed, simDefaults, mutant{})
 		s.start(s.nodes[0])
 		s.start(s.nodes[1])
 		s.run(2 * time.Second)

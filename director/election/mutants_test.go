@@ -12,7 +12,7 @@ var mutants = []mutant{
 	})},
 	{name: "takes no answer for an answer", step: ignoring(func(_ Machine, ev Event) bool {
 		answer, ok := ev.(Answer)
-		return ok && !answer.Rival
+		return ok && !answer.Asks
 	})},
 	{name: "does not wait for answers", step: onConfirming(func(s *step) {
 		s.asked, s.askAt = questions, s.now+100*time.Microsecond
@@ -25,7 +25,7 @@ var mutants = []mutant{
 	}},
 	{name: "does not see its rival", step: ignoring(func(_ Machine, ev Event) bool {
 		answer, ok := ev.(Answer)
-		return ok && answer.Rival
+		return ok && answer.Asks
 	})},
 	{name: "the loser keeps the VIPs", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
 		return b.Term > m.term || b.Term == m.term && b.From.Compare(m.cfg.Self) < 0
@@ -82,7 +82,7 @@ var mutants = []mutant{
 		return ok && c.Fault == ""
 	})},
 	{name: "one lost beat is death", step: func(_ Machine, _ Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
-		if next.role == Standby && next.started && !next.leaving.on && now-next.heard > simInterval+10*ms && next.known {
+		if next.role == Standby && next.started && !next.leaving.on && now-next.heard > next.cfg.Interval+10*ms && next.known {
 			return with(next, now, actions, func(s *step) { s.claim("impatient") })
 		}
 		return next, actions
@@ -158,7 +158,7 @@ func TestSimulationCatchesMutants(t *testing.T) {
 			t.Parallel()
 			most := uint64(50_000)
 			for seed := uint64(1); seed <= most; seed++ {
-				if violation, _, _ := simulate(seed, m, false); violation != "" {
+				if violation, _, _ := simulate(seed, simDefaults, m, false); violation != "" {
 					t.Logf("%s: caught in scenario %d: %s", m.name, seed, violation)
 					return
 				}

@@ -18,9 +18,18 @@ func (s *step) take(ev Event) {
 		s.offered(ev)
 	case Answer:
 		s.answered(ev)
+	case Sign:
+		s.around.gateway = true
+		s.sign()
+	case Witnessed:
+		s.witnessed(ev)
+	case Reconfigured:
+		s.cfg = ev.Config
+		s.around.lookAt = s.now
+		s.heard = max(s.heard, s.now-s.cfg.silence()+s.cfg.confirm())
 	case Renewed:
 		if s.role == Active {
-			s.leaseEnd = max(s.leaseEnd, ev.At+s.cfg.Lease)
+			s.leaseEnd = ev.Until
 		}
 	case Refused:
 		if s.role == Active {
@@ -30,6 +39,7 @@ func (s *step) take(ev Event) {
 		}
 	case Condition:
 		s.fault = ev.Fault
+		s.around.unanswered = 0 // that nobody was heard had its reason
 	case Handover:
 		if s.role == Active && s.standbyReady() {
 			s.leave(ev.Why, false)
@@ -57,6 +67,7 @@ func (s *step) beat(b Beat) {
 	}
 	s.news = !s.known || s.peer.Role != b.Role || s.peer.From != b.From
 	s.peer, s.known, s.gone, s.heard, s.beatAt = b, true, false, s.now, s.now
+	s.met()
 	s.term = s.grown(b.Term)
 	if s.role != Active {
 		return
@@ -108,16 +119,32 @@ func (s *step) offered(ev Released) {
 	}
 }
 
-// answered holds a claim while somebody has a VIP. A rival that asks as well
-// counts only where the heartbeat cannot settle it.
+// answered holds a claim while somebody has a VIP. Of two that ask, and of
+// two directors that hold the VIPs and share a LAN again, the one with the
+// lower MAC goes first, where no heartbeat can settle it.
 func (s *step) answered(ev Answer) {
-	if s.role != Confirming || (ev.Rival && !s.silent(s.now)) {
-		return
+	s.sign()
+	switch {
+	case s.role == Confirming && ev.Asks && (!ev.First || !s.silent(s.now)):
+	case s.role == Confirming && ev.Asks && s.heldSince != Never:
+		s.asked = 0 // who holds it says more than who asks
+	case s.role == Confirming:
+		s.hold(ev.Who)
+	case s.role != Active || ev.Asks || !ev.Peer || !s.missing(s.now) || s.now-s.since < s.cfg.silence():
+		// the heartbeat settles it, or a late answer from before the claim
+	case ev.First:
+		s.release(ev.Who + ", the peer whose MAC is the lower")
+	default:
+		s.do(Announce{})
 	}
+}
+
+// hold puts a claim off, and lets the questions begin anew.
+func (s *step) hold(why string) {
 	if s.heldSince == Never {
 		s.heldSince = s.now
 	}
-	s.reason = "held: " + ev.Who
+	s.reason = "held: " + why
 	s.asked = 0
 	if s.now-s.heldSince > 2*s.cfg.Lease {
 		s.askAt = s.now + slowAsk
@@ -131,6 +158,7 @@ func (s *step) settle() {
 		return
 	}
 	s.checkFitness()
+	s.lookAround()
 	if s.role != Standby && s.role != Confirming {
 		return
 	}
@@ -150,6 +178,8 @@ func (s *step) settle() {
 	case s.now < s.askAt:
 	case s.now >= s.askAt+s.cfg.confirm(): // this director was out meanwhile
 		s.question()
+	case s.asked >= questions && (s.blind(s.now, 1) || s.overlooked()):
+		s.question()
 	case s.asked >= questions:
 		s.claim(why + ", and nobody answered for the VIPs")
 	default:
@@ -157,17 +187,24 @@ func (s *step) settle() {
 	}
 }
 
+// isolation is the reason of a director that hears nobody.
+const isolation = "isolated: neither the peer nor the gateway nor any real server answers"
+
 // checkFitness moves into the fault role and out of it.
 func (s *step) checkFitness() {
+	fault := s.fault
+	if fault == "" && s.blind(s.now, blindness) {
+		fault = isolation
+	}
 	switch {
-	case s.fault != "" && s.role == Fault:
-		s.reason, s.retryAt = s.fault, Never
-	case s.fault != "":
+	case fault != "" && s.role == Fault:
+		s.reason, s.retryAt = fault, Never
+	case fault != "":
 		if s.role == Active {
 			s.do(Release{})
 		}
 		s.retryAt = Never
-		s.become(Fault, s.fault)
+		s.become(Fault, fault)
 		s.do(Send{MessageBeat})
 	case s.role == Fault && (s.retryAt == Never || s.now >= s.retryAt):
 		s.heard = max(s.heard, s.now-s.cfg.silence()+s.cfg.confirm())
@@ -224,10 +261,15 @@ func (s *step) question() {
 	s.ask()
 }
 
+// ask asks once more. With the second question, when the first had no answer,
+// the director looks around.
 func (s *step) ask() {
 	s.asked++
 	s.askAt = s.now + s.cfg.askEvery()
 	s.do(Ask{})
+	if s.asked == 2 && !s.cfg.Alone {
+		s.look()
+	}
 }
 
 func (s *step) claim(why string) {
@@ -296,6 +338,9 @@ func (s *step) depart(ev Event) {
 			s.departed(fmt.Sprintf("peer %s has taken over", ev.From.Name))
 			return
 		}
+	case Goodbye:
+		s.departed("the standby stops as well")
+		return
 	}
 	switch {
 	case s.now >= l.giveUpAt:

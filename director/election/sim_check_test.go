@@ -11,6 +11,8 @@ type checker struct {
 	violation string
 
 	both       time.Duration // since when both kernels hold the VIP, or never
+	oneLAN     time.Duration // since when both daemons run on a LAN that carries questions
+	wasOneLAN  bool
 	connected  time.Duration // since when both daemons can hear each other
 	wasBoth    bool
 	wasTalking bool
@@ -63,8 +65,17 @@ func (c *checker) look() {
 	}
 	c.wasTalking = talking
 	// Two that can talk must not both hold: they meet at the next beat.
-	if both && talking && s.now-max(c.both, c.connected) > 2*simInterval+60*ms {
+	if both && talking && s.now-max(c.both, c.connected) > 2*s.Interval+60*ms {
 		c.fail("two holders in a connected pair since %.3fs", c.both.Seconds())
+	}
+	oneLAN := a.awake() && b.awake() && s.lan[0].clean() && s.lan[1].clean()
+	if oneLAN && !c.wasOneLAN {
+		c.oneLAN = s.now
+	}
+	c.wasOneLAN = oneLAN
+	// Two that share a LAN must not both hold: they find each other's MAC.
+	if both && oneLAN && a.peerInc != 0 && b.peerInc != 0 && s.now-max(c.both, c.oneLAN, a.metAt, b.metAt) > s.silence()+6*min(s.Dead, lookSoon)+60*ms {
+		c.fail("two holders on one LAN since %.3fs", c.both.Seconds())
 	}
 	for _, n := range s.nodes {
 		if n.daemon && !n.frozen && n.fault != "" && n.vip && s.now-n.faultSince > 20*ms && !s.thawedLately(n) {
@@ -93,6 +104,12 @@ func (c *checker) taking(n *node) {
 	quiet := func(l *link) bool { return l.clean() && s.now-l.changed > 200*ms }
 	if other.vip && other.host && quiet(&s.lan[0]) && quiet(&s.lan[1]) {
 		c.fail("%s took the VIP that %s held, over a LAN that carries questions", n.id.Name, other.id.Name)
+	}
+	if other.vip && other.awake() && other.m.role == Active && s.now-max(other.m.since, other.thawed) > 200*ms && s.seen() && !n.m.gone && !n.offered {
+		c.fail("%s took the VIP though most real servers saw %s hold it", n.id.Name, other.id.Name)
+	}
+	if s.isolated(n) && !n.m.gone {
+		c.fail("%s took the VIP and heard nobody", n.id.Name)
 	}
 	if s.foreign > 0 && s.now-s.foreignSince > 200*ms && quiet(&s.lan[n.index]) && !n.offered {
 		c.fail("%s took the VIP that a foreign host held", n.id.Name)

@@ -1,37 +1,57 @@
 package election
 
-// heap orders items by time, and by when they were put in.
+import "time"
+
+// heap orders items by time, and by when they were put in. What moves in it
+// is small and holds no pointer; the items stay where they are.
 type heap struct {
-	items []item
+	slots []slot
 	order uint64
+	items []item
+	free  []int32
 }
 
-func (h *heap) len() int { return len(h.items) }
+type slot struct {
+	at    time.Duration
+	order uint64
+	item  int32
+}
+
+func (h *heap) len() int { return len(h.slots) }
+
+// first is when the next item is due.
+func (h *heap) first() time.Duration { return h.slots[0].at }
 
 func (h *heap) less(i, j int) bool {
-	a, b := &h.items[i], &h.items[j]
+	a, b := &h.slots[i], &h.slots[j]
 	return a.at < b.at || a.at == b.at && a.order < b.order
 }
 
 func (h *heap) push(it item) {
 	h.order++
-	it.order = h.order
-	h.items = append(h.items, it)
-	for i := len(h.items) - 1; i > 0; {
+	if n := len(h.free); n > 0 {
+		h.slots = append(h.slots, slot{it.at, h.order, h.free[n-1]})
+		h.items[h.free[n-1]] = it
+		h.free = h.free[:n-1]
+	} else {
+		h.slots = append(h.slots, slot{it.at, h.order, int32(len(h.items))})
+		h.items = append(h.items, it)
+	}
+	for i := len(h.slots) - 1; i > 0; {
 		parent := (i - 1) / 2
 		if !h.less(i, parent) {
 			break
 		}
-		h.items[i], h.items[parent] = h.items[parent], h.items[i]
+		h.slots[i], h.slots[parent] = h.slots[parent], h.slots[i]
 		i = parent
 	}
 }
 
 func (h *heap) pop() item {
-	top := h.items[0]
-	last := len(h.items) - 1
-	h.items[0] = h.items[last]
-	h.items = h.items[:last]
+	top := h.slots[0].item
+	last := len(h.slots) - 1
+	h.slots[0] = h.slots[last]
+	h.slots = h.slots[:last]
 	for i := 0; ; {
 		child := 2*i + 1
 		if child >= last {
@@ -43,8 +63,9 @@ func (h *heap) pop() item {
 		if !h.less(child, i) {
 			break
 		}
-		h.items[i], h.items[child] = h.items[child], h.items[i]
+		h.slots[i], h.slots[child] = h.slots[child], h.slots[i]
 		i = child
 	}
-	return top
+	h.free = append(h.free, top)
+	return h.items[top]
 }

@@ -7,6 +7,7 @@ type fault struct {
 	name  string
 	begin func(s *sim, n *node)
 	heal  func(s *sim, n *node) // nil where begin is all
+	tail  time.Duration         // what heal leaves for later takes this long
 }
 
 // disturb applies change to links and notes when.
@@ -115,8 +116,8 @@ var faults = []fault{
 	},
 	{
 		name:  "jitter",
-		begin: func(s *sim, _ *node) { s.disturb(func(l *link) { l.jitter += 80 * ms }, s.wires(true)...) },
-		heal:  func(s *sim, _ *node) { s.disturb(func(l *link) { l.jitter -= 80 * ms }, s.wires(true)...) },
+		begin: func(s *sim, _ *node) { s.disturb(func(l *link) { l.jitter += s.shake() }, s.wires(true)...) },
+		heal:  func(s *sim, _ *node) { s.disturb(func(l *link) { l.jitter -= s.shake() }, s.wires(true)...) },
 	},
 	{
 		name: "stop",
@@ -149,7 +150,64 @@ var faults = []fault{
 		},
 		heal: func(s *sim, _ *node) { s.foreign-- },
 	},
+	{
+		name:  "partition whose LAN heals before the heartbeat",
+		begin: func(s *sim, _ *node) { s.disturb(cut, s.wires(true)...) },
+		heal: func(s *sim, _ *node) {
+			s.disturb(heal, &s.lan[0], &s.lan[1])
+			s.at(lanOnly, item{kind: itemDo, do: func() {
+				s.disturb(heal, s.wires(false)...)
+				s.trouble()
+			}})
+		},
+		tail: lanOnly,
+	},
+	{
+		name:  "isolation",
+		begin: func(s *sim, n *node) { s.isolate(n, 1) },
+		heal:  func(s *sim, n *node) { s.isolate(n, -1) },
+	},
+	{
+		name:  "gateway dies",
+		begin: func(s *sim, _ *node) { s.world.gwCut[0]++; s.world.gwCut[1]++ },
+		heal:  func(s *sim, _ *node) { s.world.gwCut[0]--; s.world.gwCut[1]-- },
+	},
+	{
+		name:  "agents die",
+		begin: func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down++ }) },
+		heal:  func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down-- }) },
+	},
+	{
+		name:  "honest agents die",
+		begin: func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down += honest(a) }) },
+		heal:  func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down -= honest(a) }) },
+	},
+	{
+		name:  "agents cut off one director",
+		begin: func(s *sim, n *node) { s.changeAgents(func(a *agent) { a.cut[n.index]++ }) },
+		heal:  func(s *sim, n *node) { s.changeAgents(func(a *agent) { a.cut[n.index]-- }) },
+	},
 }
+
+// lanOnly is how long the heartbeat stays cut when the LAN has healed.
+const lanOnly = 3 * time.Second
+
+func honest(a *agent) int {
+	if a.liar {
+		return 0
+	}
+	return 1
+}
+
+// isolate takes every wire from a director, or with -1 gives them back.
+func (s *sim) isolate(n *node, by int) {
+	s.disturb(func(l *link) { l.cut += by }, s.wires(true)...)
+	s.world.gwCut[n.index] += by
+	s.changeAgents(func(a *agent) { a.cut[n.index] += by })
+}
+
+// shake is a jitter that may reorder beats and hold up answers.
+func (s *sim) shake() time.Duration { return min(80*ms, s.Dead/4) }
 
 // oneWay reports whether one of the two cannot be heard and the other can.
 func (s *sim) oneWay() bool {
@@ -165,6 +223,8 @@ func (s *sim) tell(n *node) {
 
 // script puts one scenario into the queue and returns when it ends.
 func (s *sim) script() time.Duration {
+	// Times that matter: around the dead time and the lease, and longer.
+	short, long := 2*s.Dead+s.Lease/10, max(2*s.Lease, 4*s.Dead)
 	first := s.rng.IntN(2)
 	s.start(s.nodes[first])
 	other := s.nodes[1-first]
@@ -174,26 +234,27 @@ func (s *sim) script() time.Duration {
 		if s.rng.IntN(4) == 0 { // who must settle it without a heartbeat
 			s.faults++
 			s.disturb(cut, s.wires(false)...)
-			s.at(2500*ms, item{kind: itemDo, do: func() { s.disturb(heal, s.wires(false)...) }})
+			s.at(max(2500*ms, 4*s.Dead), item{kind: itemDo, do: func() { s.disturb(heal, s.wires(false)...) }})
 		}
 	case 1:
-		s.at(s.upTo(time.Second), item{kind: itemDo, do: func() { s.boot(other) }})
+		s.at(s.upTo(max(time.Second, 3*s.Dead)), item{kind: itemDo, do: func() { s.boot(other) }})
 	case 2:
-		s.at(2*time.Second, item{kind: itemDo, do: func() { s.boot(other) }})
+		s.at(max(2*time.Second, 3*s.Dead), item{kind: itemDo, do: func() { s.boot(other) }})
 	}
-	begin := 3 * time.Second
+	calm := max(3*time.Second, 6*s.Dead)
+	begin := calm
 	last := begin
 	for range 1 + s.rng.IntN(3) {
 		s.faults++
 		f := faults[s.rng.IntN(len(faults))]
 		n := s.nodes[s.rng.IntN(2)]
 		if s.rng.IntN(4) == 0 {
-			begin = max(3*time.Second, begin-s.upTo(2*time.Second)) // overlap
+			begin = max(calm, begin-s.upTo(long/2)) // overlap
 		}
 		// Most faults last around the times that matter, some much longer.
-		d := s.upTo(800 * ms)
+		d := s.upTo(short)
 		if s.rng.IntN(3) == 0 {
-			d = s.upTo(4 * time.Second)
+			d = s.upTo(long)
 		}
 		s.at(begin-s.now, item{kind: itemDo, do: func() {
 			s.logf("FAULT %s at %s for %v", f.name, n.id.Name, d)
@@ -215,19 +276,32 @@ func (s *sim) script() time.Duration {
 				s.trouble()
 			}})
 		}
+		end += f.tail
 		last = max(last, end)
-		begin = max(begin, end) + 50*ms + s.upTo(1500*ms)
+		begin = max(begin, end) + 50*ms + s.upTo(5*s.Dead)
 	}
-	// In some runs one host dies at the end and stays dead.
+	// In some runs one host dies at the end and stays dead, or is isolated and
+	// stays so.
 	if s.rng.IntN(5) == 0 {
 		s.faults++
 		n := s.nodes[s.rng.IntN(2)]
 		last += s.upTo(time.Second)
+		forGood := "death"
+		if s.world.gateway && len(s.world.agents) > 0 && s.rng.IntN(2) == 0 {
+			forGood = "isolation"
+		}
 		s.at(last-s.now, item{kind: itemDo, do: func() {
-			s.logf("FAULT death of %s", n.id.Name)
-			n.host, n.vip = false, false
-			s.die(n)
+			s.logf("FAULT %s of %s for good", forGood, n.id.Name)
+			if forGood == "isolation" && n.m.around.gateway && n.m.around.witnesses && !n.m.gone {
+				s.isolate(n, 1)
+			} else {
+				n.host, n.vip = false, false
+				s.die(n)
+			}
 			s.trouble()
+			if forGood == "isolation" {
+				s.allowance += (blindness + 1) * min(s.Dead, lookSoon)
+			}
 		}})
 	}
 	return last
@@ -237,10 +311,10 @@ func (s *sim) script() time.Duration {
 // from here to have exactly one holder.
 func (s *sim) trouble() {
 	s.lastFault = s.now
-	s.allowance = simDead + 200*ms
+	s.allowance = s.silence() + 175*ms
 	for _, n := range s.nodes {
 		// A lease that nobody renews must end first.
-		if n.host && n.vip && (!n.daemon || n.m.role != Active || n.want == 0 || s.now-n.renewed >= simLease) {
+		if n.host && n.vip && (!n.daemon || n.m.role != Active || n.want == 0 || s.now-n.renewed >= s.Lease) {
 			s.allowance = max(s.allowance, n.vipEnd-s.now+200*ms)
 		}
 		if n.daemon && n.m.role == Fault && n.m.retryAt != Never {
@@ -248,6 +322,9 @@ func (s *sim) trouble() {
 		}
 		if n.daemon && n.m.role == Confirming && n.m.askAt-s.now > 100*ms {
 			s.allowance += slowAsk
+		}
+		if s.misled(n) {
+			s.allowance += s.Lease + 2*slowAsk
 		}
 	}
 }

@@ -9,16 +9,18 @@ import (
 
 const ms = time.Millisecond
 
-// What the simulated cluster is configured with: the product's defaults.
-const (
-	simInterval = 100 * ms
-	simDead     = 300 * ms
-	simLease    = 2 * time.Second
+// The timings of simulated clusters: the defaults, as fast as it goes, and
+// those of the lvs.cf that piranha's users have.
+var (
+	simDefaults = Config{Interval: 100 * ms, Dead: 300 * ms, Lease: 2 * time.Second}
+	simTuned    = Config{Interval: 10 * ms, Dead: 30 * ms, Lease: time.Second}
+	simLvsCf    = Config{Interval: 6 * time.Second, Dead: 18 * time.Second, Lease: 2 * time.Second}
 )
 
 // sim is two directors and the LAN between them, on a clock of its own. One
 // seed makes one run.
 type sim struct {
+	Config
 	rng   *rand.Rand
 	now   time.Duration
 	queue heap
@@ -27,6 +29,7 @@ type sim struct {
 	paths [2][2]link
 	lan   [2]link
 
+	world        world
 	foreign      int // a third host answers for the VIP while above 0
 	foreignSince time.Duration
 	faults       int
@@ -49,7 +52,7 @@ type link struct {
 	changed       time.Duration // when it was last cut, healed or disturbed
 }
 
-func (l *link) clean() bool { return l.cut == 0 && l.loss < 0.05 && l.jitter < 50*ms }
+func (l *link) clean() bool { return l.cut == 0 && l.loss < 0.05 && l.jitter < 2*ms }
 
 // packet is a heartbeat as far as the election sees it.
 type packet struct {
@@ -80,6 +83,7 @@ type node struct {
 	peerInc, peerSeq uint64
 	echoed           uint64 // highest own sequence the peer has echoed
 	answeredAt       time.Duration
+	metAt            time.Duration // when the peer was proven for the first time
 	backlog          []item
 
 	fault      string // what the daemon's link watcher sees
@@ -107,6 +111,8 @@ const (
 	itemPacket
 	itemAsk
 	itemAnswer
+	itemSign
+	itemWitnessed
 	itemCondition
 	itemExpire
 	itemDo // a step of the script
@@ -115,19 +121,19 @@ const (
 // item is something due.
 type item struct {
 	at     time.Duration
-	order  uint64
 	kind   itemKind
 	node   int
 	life   int
 	gen    int
 	by     time.Duration
-	rival  bool
+	answer Answer
 	packet packet
+	word   Witnessed
 	do     func()
 }
 
-func newSim(seed uint64, mutant mutant) *sim {
-	s := &sim{rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), mutant: mutant}
+func newSim(seed uint64, timing Config, mutant mutant) *sim {
+	s := &sim{Config: timing, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), mutant: mutant}
 	s.check.sim = s
 	macs := s.rng.Perm(2)
 	for i := range s.nodes {
@@ -146,6 +152,7 @@ func newSim(seed uint64, mutant mutant) *sim {
 	if s.rng.IntN(2) == 0 { // one path only
 		s.paths[1][0].cut, s.paths[1][1].cut = 1, 1
 	}
+	s.world.init(s.rng)
 	return s
 }
 
@@ -164,7 +171,7 @@ func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rng.I
 
 // run takes what is due until the clock stands at end.
 func (s *sim) run(end time.Duration) {
-	for s.queue.len() > 0 && s.queue.items[0].at <= end {
+	for s.queue.len() > 0 && s.queue.first() <= end {
 		it := s.queue.pop()
 		s.now = it.at
 		s.dispatch(it)
@@ -209,15 +216,16 @@ func (s *sim) deliver(n *node, it item) {
 	case itemBeat:
 		s.step(n, Tick{}) // what it says must be true now, not when it went to sleep
 		s.send(n, MessageBeat)
-		s.at(simInterval, item{kind: itemBeat, node: n.index, life: n.life})
+		s.at(s.Interval, item{kind: itemBeat, node: n.index, life: n.life})
 	case itemPacket:
 		s.receive(n, it.packet)
 	case itemAnswer:
-		if it.rival {
-			s.step(n, Answer{Who: "rival", Rival: true})
-		} else {
-			s.step(n, Answer{Who: "10.0.0.50 answered by 02:00:00:00:00:01"})
-		}
+		it.answer.Peer = it.answer.Peer && n.peerInc != 0 // it must have told its MAC
+		s.step(n, it.answer)
+	case itemSign:
+		s.step(n, Sign{})
+	case itemWitnessed:
+		s.step(n, it.word)
 	case itemCondition:
 		s.step(n, Condition{Fault: n.fault})
 	case itemPut:
@@ -264,6 +272,8 @@ func (s *sim) act(n *node, a Action, ev Event) {
 	switch a := a.(type) {
 	case Ask:
 		s.ask(n)
+	case Look:
+		s.look(n, a)
 	case Claim:
 		s.check.claimed(n, a.Term, ev)
 		n.keeping++
@@ -297,16 +307,19 @@ func (s *sim) put(n *node, it item) {
 	}
 	s.check.taking(n)
 	s.hold(n)
-	s.at(simInterval, item{kind: itemRenew, node: n.index, life: n.life, gen: it.gen})
+	s.at(s.renewal(), item{kind: itemRenew, node: n.index, life: n.life, gen: it.gen})
 }
 
+// renewal is the time between two, as package pair has it.
+func (s *sim) renewal() time.Duration { return max(min(s.Interval, s.Lease/4), 100*ms) }
+
 func (s *sim) renew(n *node, it item) {
-	if it.gen != n.want || (s.now-n.renewed >= simLease && !s.mutant.renewsLate) {
+	if it.gen != n.want || (s.now-n.renewed >= s.Lease && !s.mutant.renewsLate) {
 		return
 	}
 	s.check.taking(n)
 	s.hold(n)
-	s.at(simInterval, item{kind: itemRenew, node: n.index, life: n.life, gen: it.gen})
+	s.at(s.renewal(), item{kind: itemRenew, node: n.index, life: n.life, gen: it.gen})
 }
 
 // hold makes the kernel hold the VIP for a lease; it ends late, never early.
@@ -315,9 +328,9 @@ func (s *sim) hold(n *node) {
 		s.logf("%s: kernel: VIP on", n.id.Name)
 	}
 	n.vip, n.renewed = true, s.now
-	n.vipEnd = s.now + simLease + s.upTo(100*ms)
+	n.vipEnd = s.now + s.Lease + s.upTo(100*ms)
 	s.at(n.vipEnd-s.now, item{kind: itemExpire, node: n.index})
-	s.step(n, Renewed{At: s.now})
+	s.step(n, Renewed{Until: s.now + s.Lease})
 }
 
 // transit puts one item on a wire.
@@ -366,10 +379,11 @@ func (s *sim) receive(n *node, p packet) {
 	n.knew = max(n.knew, p.term)
 	n.echoed = max(n.echoed, p.echoSeq)
 	if !known {
+		n.metAt = s.now
 		s.send(n, MessageBeat)
 	}
 	hears := n.seq-p.echoSeq < uint64(len(n.sent)) &&
-		s.now-n.sent[p.echoSeq%uint64(len(n.sent))] < simDead+simInterval/4
+		s.now-n.sent[p.echoSeq%uint64(len(n.sent))] < s.Dead+s.Interval/4
 	switch p.message {
 	case MessageBeat:
 		s.step(n, Beat{From: s.nodes[p.from].id, Role: p.role, Term: p.term, HearsUs: hears})
@@ -383,7 +397,7 @@ func (s *sim) receive(n *node, p packet) {
 // unproven answers an authentic packet that proves nothing, so that the next
 // one can. The answer echoes the new incarnation.
 func (s *sim) unproven(n *node, p packet) {
-	if s.now-n.answeredAt < simInterval/4 {
+	if s.now-n.answeredAt < s.Interval/4 {
 		return
 	}
 	n.answeredAt = s.now
@@ -402,18 +416,20 @@ func (s *sim) ask(n *node) {
 	}
 	peer := s.nodes[1-n.index]
 	s.transit(&s.lan[n.index], item{kind: itemAsk, node: peer.index})
-	if n.mac < peer.mac {
-		s.transit(&s.lan[n.index], item{kind: itemAnswer, node: peer.index, life: peer.life, rival: true})
-	}
+	s.transit(&s.lan[n.index], item{
+		kind: itemAnswer, node: peer.index, life: peer.life, answer: Answer{Who: "asked for", Asks: true, First: n.mac < peer.mac},
+	})
 	if s.foreign > 0 && s.lan[n.index].cut == 0 {
-		s.at(ms, item{kind: itemAnswer, node: n.index, life: n.life})
+		s.at(ms, item{kind: itemAnswer, node: n.index, life: n.life, answer: Answer{Who: "a foreign host", First: true}})
 	}
 }
 
 func (s *sim) asked(n *node) {
 	asker := s.nodes[1-n.index]
 	if n.host && n.vip {
-		s.transit(&s.lan[n.index], item{kind: itemAnswer, node: asker.index, life: asker.life})
+		s.transit(&s.lan[n.index], item{
+			kind: itemAnswer, node: asker.index, life: asker.life, answer: Answer{Who: n.id.Name, Peer: true, First: n.mac < asker.mac},
+		})
 	}
 }
 
@@ -423,12 +439,14 @@ func (s *sim) start(n *node) {
 	n.daemon, n.frozen = true, false
 	n.inc, n.seq, n.peerInc, n.peerSeq, n.echoed = s.rng.Uint64()|1, 0, 0, 0, 0
 	n.knew, n.thawed = 0, s.now
-	n.answeredAt, n.timer, n.want, n.backlog = -simInterval, Never, 0, nil
+	n.answeredAt, n.timer, n.want, n.backlog = -s.Interval, Never, 0, nil
 	n.sent = [128]time.Duration{}
-	n.m = New(Config{Self: n.id, Interval: simInterval, Dead: simDead, Lease: simLease})
+	cfg := s.Config
+	cfg.Self = n.id
+	n.m = New(cfg)
 	s.logf("%s: daemon starts, VIP %v", n.id.Name, n.vip)
 	s.step(n, Start{Held: n.vip, Fault: n.fault})
-	s.at(simInterval, item{kind: itemBeat, node: n.index, life: n.life})
+	s.at(s.Interval, item{kind: itemBeat, node: n.index, life: n.life})
 }
 
 func (s *sim) die(n *node) {
@@ -451,7 +469,7 @@ func (s *sim) thaw(n *node) {
 	socketsFirst := s.rng.IntN(2) == 0
 	for _, pass := range []bool{socketsFirst, !socketsFirst} {
 		for _, it := range backlog {
-			if socket := it.kind == itemPacket || it.kind == itemAnswer; socket == pass && n.daemon && it.life == n.life {
+			if socket := it.kind >= itemPacket && it.kind <= itemWitnessed; socket == pass && n.daemon && it.life == n.life {
 				s.deliver(n, it)
 			}
 		}

@@ -18,6 +18,9 @@ const Version = 1
 // MaxName is the longest name of a director in bytes: that of a Linux host.
 const MaxName = 64
 
+// DigestSize is the length of a configuration's digest in bytes.
+const DigestSize = 24
+
 // magic begins every packet, so that another program's datagram is told from
 // a forged one.
 const magic = 0x4c565354 // "LVST"
@@ -37,20 +40,22 @@ const (
 //
 // On the wire, big endian, in this order: magic (4), version (1), kind (1),
 // role (1), sync state (1), incarnation (8), sequence (8), echoed incarnation
-// (8), echoed sequence (8), term (8), digest (32), address (16, IPv4 mapped),
-// name (64, padded with zeros), HMAC-SHA256 of all before it (32).
+// (8), echoed sequence (8), term (8), digest (24), MAC (6), zeros (2), address
+// (16, IPv4 mapped), name (64, padded with zeros), HMAC-SHA256 of all before
+// it (32).
 type Packet struct {
 	Kind        Kind
-	Role        uint8      // as package election numbers them
-	Sync        uint8      // state of the connection sync daemon; 0 is off
-	Incarnation uint64     // random, new with every start
-	Sequence    uint64     // grows with every round of packets
-	EchoOf      uint64     // the receiver's incarnation as last heard, 0 for none
-	EchoSeq     uint64     // its last sequence heard
-	Term        uint64     // of the holding while active, else the highest known
-	Digest      [32]byte   // of the configuration both must share
-	Addr        netip.Addr // the lowest of the sender's heartbeat addresses: settles ties
-	Name        string     // the sender's name, 1 to MaxName bytes
+	Role        uint8            // as package election numbers them
+	Sync        uint8            // state of the connection sync daemon; 0 is off
+	Incarnation uint64           // random, new with every start
+	Sequence    uint64           // grows with every round of packets
+	EchoOf      uint64           // the receiver's incarnation as last heard, 0 for none
+	EchoSeq     uint64           // its last sequence heard
+	Term        uint64           // of the holding while active, else the highest known
+	Digest      [DigestSize]byte // of the configuration both must share
+	MAC         [6]byte          // of the sender on the lowest VIP's link, or zero
+	Addr        netip.Addr       // the lowest of the sender's heartbeat addresses: settles ties
+	Name        string           // the sender's name, 1 to MaxName bytes
 }
 
 // offsets of the packet's fields.
@@ -65,6 +70,8 @@ const (
 	offEchoSeq = 32
 	offTerm    = 40
 	offDigest  = 48
+	offHost    = 72
+	offSpare   = 78
 	offAddr    = 80
 	offName    = 96
 	offMAC     = 160
@@ -139,6 +146,7 @@ func (c *Codec) Encode(p *Packet) [Size]byte {
 	binary.BigEndian.PutUint64(b[offEchoSeq:], p.EchoSeq)
 	binary.BigEndian.PutUint64(b[offTerm:], p.Term)
 	copy(b[offDigest:], p.Digest[:])
+	copy(b[offHost:], p.MAC[:])
 	addr := p.Addr.As16()
 	copy(b[offAddr:], addr[:])
 	copy(b[offName:offMAC], p.Name)
@@ -169,9 +177,11 @@ func (c *Codec) Decode(b []byte, p *Packet) Drop {
 	p.EchoSeq = binary.BigEndian.Uint64(b[offEchoSeq:])
 	p.Term = binary.BigEndian.Uint64(b[offTerm:])
 	copy(p.Digest[:], b[offDigest:])
+	copy(p.MAC[:], b[offHost:])
 	p.Addr = netip.AddrFrom16([16]byte(b[offAddr:])).Unmap()
 	name, ok := unpad(b[offName:offMAC])
-	if !ok || p.Kind < Beat || p.Kind > Released || p.Incarnation == 0 || p.Sequence == 0 {
+	spare := b[offSpare]|b[offSpare+1] == 0
+	if !ok || !spare || p.Kind < Beat || p.Kind > Released || p.Incarnation == 0 || p.Sequence == 0 {
 		return Malformed
 	}
 	if p.Name != string(name) {

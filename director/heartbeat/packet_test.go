@@ -24,19 +24,19 @@ func key(b byte) (k [32]byte) {
 func sample() Packet {
 	return Packet{
 		Kind: Beat, Role: 2, Sync: 1, Incarnation: 0x0102030405060708, Sequence: 9,
-		EchoOf: 0x1112131415161718, EchoSeq: 0x20, Term: 7, Digest: key(0xdd),
+		EchoOf: 0x1112131415161718, EchoSeq: 0x20, Term: 7, Digest: [DigestSize]byte{0: 0xd1, 23: 0xd2}, MAC: [6]byte{0x02, 0, 0, 0, 0, 0x01},
 		Addr: netip.MustParseAddr("10.0.0.1"), Name: "vs",
 	}
 }
 
 const sampleBytes = "4c565354" + "01" + "01" + "02" + "01" +
 	"0102030405060708" + "0000000000000009" + "1112131415161718" + "0000000000000020" + "0000000000000007" +
-	"dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd" +
+	"d100000000000000000000000000000000000000000000d2" + "020000000001" + "0000" +
 	"00000000000000000000ffff0a000001" +
 	"7673000000000000000000000000000000000000000000000000000000000000" +
 	"0000000000000000000000000000000000000000000000000000000000000000"
 
-const sampleMAC = "09b5bbefc8779d5085637cb2d8f81edc0e1013ee70909b86b03f29c73d04f0a7"
+const sampleMAC = "6430ac77d4a8ec3aa5b4d7939641245190ed7b1783244c70b8ca07c481c5c40c"
 
 func TestPacketBytes(t *testing.T) {
 	c := NewCodec(key(1))
@@ -104,6 +104,7 @@ func TestDecodeDrops(t *testing.T) {
 		{"no name", resign(offName, 0, 0), Malformed},
 		{"a zero within the name", resign(offName, 'a', 0, 'b'), Malformed},
 		{"a control character in the name", resign(offName, 'a', '\n'), Malformed},
+		{"something in the spare bytes", resign(offSpare+1, 1), Malformed},
 		{"incarnation 0", change(func(p *Packet) { p.Incarnation = 0 }), Malformed},
 		{"sequence 0", change(func(p *Packet) { p.Sequence = 0 }), Malformed},
 		{"longest name", change(func(p *Packet) { p.Name = strings.Repeat("n", MaxName) }), Kept},
@@ -129,7 +130,8 @@ func TestRoundTrip(t *testing.T) {
 			EchoOf:      rapid.Uint64().Draw(t, "echoOf"),
 			EchoSeq:     rapid.Uint64().Draw(t, "echoSeq"),
 			Term:        rapid.Uint64().Draw(t, "term"),
-			Digest:      [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
+			Digest:      [DigestSize]byte(rapid.SliceOfN(rapid.Byte(), DigestSize, DigestSize).Draw(t, "digest")),
+			MAC:         [6]byte(rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "mac")),
 			Addr:        netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "addr"))).Unmap(),
 			Name:        rapid.StringMatching(`[a-z0-9._-]{1,64}`).Draw(t, "name"),
 		}

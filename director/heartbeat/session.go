@@ -28,27 +28,32 @@ type Session struct {
 	sequence uint64
 	sentAt   [remembered]time.Duration
 
-	peer      uint64   // its proven incarnation, 0 for none
-	newest    uint64   // its newest sequence on any path
-	last      []uint64 // the same by path
-	echoed    uint64   // the highest own sequence it has echoed
-	heardInc  uint64   // what to echo while nothing is proven
+	peer      uint64         // its proven incarnation, 0 for none
+	newest    uint64         // its newest sequence on any path
+	last      map[int]uint64 // the same by path
+	echoed    uint64         // the highest own sequence it has echoed
+	heardInc  uint64         // what to echo while nothing is proven
 	heardSeq  uint64
 	answered  time.Duration
 	hasAnswer bool
 }
 
-// NewSession begins a session of a director called name whose lowest
-// heartbeat address is addr, over paths paths. The incarnation must be random
-// and not zero. An echo younger than dead shows that the peer hears this
-// director. Packets that prove nothing are answered at most once in
-// answerEvery.
-func NewSession(name string, addr netip.Addr, incarnation uint64, paths int, dead, answerEvery time.Duration) *Session {
-	return &Session{
-		name: name, addr: addr, incarnation: incarnation, dead: dead, answerEvery: answerEvery,
-		last: make([]uint64, paths),
-	}
+// NewSession begins a session of a director called name. The incarnation must
+// be random and not zero. Tune must follow.
+func NewSession(name string, incarnation uint64) *Session {
+	return &Session{name: name, incarnation: incarnation, last: map[int]uint64{}}
 }
+
+// Tune sets what may change while the session lasts: addr is the lowest
+// heartbeat address, an echo younger than dead shows that the peer hears this
+// director, and packets that prove nothing are answered at most once in
+// answerEvery.
+func (s *Session) Tune(addr netip.Addr, dead, answerEvery time.Duration) {
+	s.addr, s.dead, s.answerEvery = addr, dead, answerEvery
+}
+
+// Forget drops what was known of a path that is no more.
+func (s *Session) Forget(path int) { delete(s.last, path) }
 
 // Next is the packet to send on every path now; the caller adds what it
 // carries besides who sends it, its sequence and its echo.
@@ -74,7 +79,7 @@ type Verdict struct {
 	HearsUs bool // the peer has heard what was sent within the dead time
 }
 
-// Receive judges a packet that came on a path, counted from 0.
+// Receive judges a packet that came on a path, which any number may name.
 func (s *Session) Receive(p *Packet, path int, now time.Duration) Verdict {
 	switch {
 	case p.Incarnation == s.incarnation:

@@ -8,10 +8,16 @@ import (
 
 const ms = time.Millisecond
 
+func session(name, addr string, incarnation uint64) *Session {
+	s := NewSession(name, incarnation)
+	s.Tune(netip.MustParseAddr(addr), 300*ms, 25*ms)
+	return s
+}
+
 // ends are two sessions that talk to each other.
 func ends() (a, b *Session) {
-	a = NewSession("vs", netip.MustParseAddr("10.0.0.1"), 0xa, 2, 300*ms, 25*ms)
-	b = NewSession("vs_bk", netip.MustParseAddr("10.0.0.2"), 0xb, 2, 300*ms, 25*ms)
+	a = session("vs", "10.0.0.1", 0xa)
+	b = session("vs_bk", "10.0.0.2", 0xb)
 	return a, b
 }
 
@@ -65,7 +71,7 @@ func TestRestart(t *testing.T) {
 	a, b := ends()
 	meet(t, a, b, 0)
 	before := b.Next(Beat, 50*ms) // never delivered in time
-	b2 := NewSession("vs_bk", netip.MustParseAddr("10.0.0.2"), 0xb2, 2, 300*ms, 25*ms)
+	b2 := session("vs_bk", "10.0.0.2", 0xb2)
 	// What was said to the first life proves nothing to the second.
 	give(t, b2, a.Next(Beat, 100*ms), 0, 100*ms, Verdict{Drop: Unproven, Answer: true})
 	give(t, a, b2.Next(Beat, 100*ms), 0, 100*ms, Verdict{Answer: true, Newest: true, HearsUs: true})
@@ -79,7 +85,7 @@ func TestEarlierLifeOfOurs(t *testing.T) {
 	a, b := ends()
 	meet(t, a, b, 0)
 	recorded := b.Next(Beat, 50*ms)
-	a2 := NewSession("vs", netip.MustParseAddr("10.0.0.1"), 0xa2, 2, 300*ms, 25*ms)
+	a2 := session("vs", "10.0.0.1", 0xa2)
 	give(t, a2, recorded, 0, 100*ms, Verdict{Drop: Unproven, Answer: true})
 }
 
@@ -96,7 +102,7 @@ func TestOneWay(t *testing.T) {
 func TestSelf(t *testing.T) {
 	a, _ := ends()
 	give(t, a, a.Next(Beat, 0), 0, 0, Verdict{Drop: Self})
-	twin := NewSession("vs", netip.MustParseAddr("10.0.0.2"), 0xc, 2, 300*ms, 25*ms)
+	twin := session("vs", "10.0.0.2", 0xc)
 	give(t, a, twin.Next(Beat, 0), 0, 0, Verdict{Drop: SameName})
 }
 
@@ -146,5 +152,21 @@ func TestNoStorm(t *testing.T) {
 	}
 	if sent > 6 {
 		t.Errorf("two directors that meet answer each other %d times", sent)
+	}
+}
+
+// TestPathsChange holds that a path's number may be used again by another
+// path, and that Tune changes what counts as heard.
+func TestPathsChange(t *testing.T) {
+	a, b := ends()
+	meet(t, a, b, 0)
+	p := a.Next(Beat, 100*ms)
+	give(t, b, p, 0, 100*ms, Verdict{Newest: true, HearsUs: true})
+	b.Forget(0)
+	give(t, b, p, 0, 101*ms, Verdict{HearsUs: true})
+	b.Tune(netip.MustParseAddr("10.0.0.9"), 50*ms, 25*ms)
+	give(t, b, a.Next(Beat, 150*ms), 0, 150*ms, Verdict{Newest: true})
+	if got := b.Next(Beat, 150*ms).Addr; got != netip.MustParseAddr("10.0.0.9") {
+		t.Errorf("address %v", got)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,14 +14,12 @@ import (
 // ErrNoAddress says that the local address of a path is not on this host yet.
 var ErrNoAddress = errors.New("not an address of this host yet")
 
-// sendTimeout bounds a write, so that a full send buffer cannot hold up the
-// other paths.
-const sendTimeout = 5 * time.Millisecond
-
 // Socket is one end of a path.
 type Socket struct {
 	conn *net.UDPConn
+	raw  syscall.RawConn
 	peer netip.AddrPort
+	to   unix.Sockaddr // the same
 }
 
 // Listen opens the path's local end on port, which is the peer's port too.
@@ -43,7 +40,32 @@ func Listen(path Path, port uint16) (*Socket, error) {
 	default:
 		return nil, fmt.Errorf("listen for heartbeats on %s: %w", local, err)
 	}
-	return &Socket{conn: conn.(*net.UDPConn), peer: netip.AddrPortFrom(path.Peer, port)}, nil
+	s := &Socket{conn: conn.(*net.UDPConn), peer: netip.AddrPortFrom(path.Peer, port)}
+	s.raw, err = s.conn.SyscallConn()
+	if err == nil {
+		s.to, err = sockaddr(s.peer)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("listen for heartbeats on %s: %w", local, err)
+	}
+	return s, nil
+}
+
+// sockaddr is to as the kernel takes it.
+func sockaddr(to netip.AddrPort) (unix.Sockaddr, error) {
+	if to.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, nil
+	}
+	sa := &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if zone := to.Addr().Zone(); zone != "" {
+		device, err := net.InterfaceByName(zone)
+		if err != nil {
+			return nil, fmt.Errorf("find device %s: %w", zone, err)
+		}
+		sa.ZoneId = uint32(device.Index)
+	}
+	return sa, nil
 }
 
 // prioritise marks packets as network control (DSCP CS6, RFC 4594), so that
@@ -63,12 +85,13 @@ func prioritise(c syscall.RawConn, ipv4 bool) error {
 	})
 }
 
-// Send sends one packet to the peer.
+// Send sends one packet to the peer, now or not at all: a full send buffer
+// must not hold up the other paths. There is no deadline, for a host that is
+// held up for longer than any would lose what it has not even tried.
 func (s *Socket) Send(b []byte) error {
-	if err := s.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
-	}
-	if _, err := s.conn.WriteToUDPAddrPort(b, s.peer); err != nil {
+	var sent error
+	err := s.raw.Control(func(fd uintptr) { sent = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, s.to) })
+	if err = errors.Join(err, sent); err != nil {
 		return fmt.Errorf("send a heartbeat: %w", err)
 	}
 	return nil

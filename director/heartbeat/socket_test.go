@@ -4,6 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -53,5 +56,52 @@ func TestSocket(t *testing.T) {
 	}
 	if _, err := Listen(path("192.0.2.1", "192.0.2.2"), port); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("an address of another host: %v", err)
+	}
+}
+
+func TestSocketIPv6(t *testing.T) {
+	for _, zone := range []string{"", "lo"} {
+		self := netip.IPv6Loopback().WithZone(zone)
+		s, err := Listen(Path{Local: self, Peer: self}, 25540)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Send([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, Size)
+		if n, fromPeer, err := s.Receive(buf); err != nil || string(buf[:n]) != "hello" || !fromPeer {
+			t.Errorf("%q, from the peer: %v, %v", buf[:n], fromPeer, err)
+		}
+		_ = s.Close()
+	}
+	if _, err := Listen(path("::1", "fe80::1%nodev0"), 25540); err == nil {
+		t.Error("took a device that is not there")
+	}
+}
+
+// TestHeldUp holds that a packet is sent however long this host was held up
+// before: here by others that want every processor.
+func TestHeldUp(t *testing.T) {
+	s, err := Listen(path("127.0.0.1", "127.0.0.2"), 25541)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 * runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !stop.Load() {
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for began := time.Now(); time.Since(began) < 200*ms; {
+		if err := s.Send([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

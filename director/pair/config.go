@@ -5,6 +5,8 @@
 package pair
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -15,6 +17,14 @@ import (
 
 // Role is what this director is at the moment.
 type Role = election.Role
+
+// The roles.
+const (
+	Standby    = election.Standby
+	Confirming = election.Confirming
+	Active     = election.Active
+	Fault      = election.Fault
+)
 
 // Path is one heartbeat path.
 type Path = heartbeat.Path
@@ -30,11 +40,52 @@ type Config struct {
 	Dead     time.Duration // silence after which the peer counts as dead, at least 2 × Interval; 300ms
 	Lease    time.Duration // kernel lifetime of a VIP, whole seconds, at least 1s; 2s
 	VIPs     []vip.VIP     // what the active director holds
-	Digest   [32]byte      // of the configuration both directors must share
+	Digest   [32]byte      // of the configuration both directors must share; not needed where there are Parts
+	Parts    []Part        // the same in at most MaxParts parts, in the same order on both directors
 
 	// OnRole, if set, is told every role this director takes, in order. It
 	// may block: only the next call waits for it.
 	OnRole func(Role)
+
+	// AskWitnesses, if set, asks registered real servers whether they reach
+	// the peer now and it is active. It is called while the peer is silent,
+	// before a takeover, and now and then to know whom there is to ask. It
+	// must return what it has when ctx ends, and what it counts must be
+	// fresh: an agent that heard the peer before it was asked says nothing.
+	AskWitnesses func(ctx context.Context) WitnessReport
+}
+
+// Part is the digest of a part of the configuration, so that a person can be
+// told which one differs. Four bytes of each go to the peer.
+type Part struct {
+	Name   string // "services"
+	Digest [32]byte
+}
+
+// MaxParts is how many parts a heartbeat has room for.
+const MaxParts = heartbeat.DigestSize / partSize
+
+// WitnessReport is what real servers say of the peer.
+type WitnessReport struct {
+	Asked      int // 0 where none is registered
+	Answered   int
+	PeerActive int // how many of these reach the peer, and it is active
+}
+
+// WitnessStatus says by what rule a silent peer is taken for dead.
+type WitnessStatus struct {
+	On   bool          // there is somebody to ask
+	Last WitnessReport // the last one
+	At   time.Time     // when it came; zero before the first
+}
+
+// String is the rule that is in force, as a person reads it.
+func (w WitnessStatus) String() string {
+	if !w.On || w.Last.Asked == 0 {
+		return "plain rules: no witnesses"
+	}
+	return fmt.Sprintf("witnesses: %d asked, %d answered, %d reach the peer and it is active; last asked %s",
+		w.Last.Asked, w.Last.Answered, w.Last.PeerActive, w.At.Format(time.TimeOnly))
 }
 
 // Status is what the pair looks like at one moment. It is a copy.
@@ -46,6 +97,7 @@ type Status struct {
 	Peer        PeerStatus
 	Paths       []PathStatus
 	VIPs        []VIPStatus
+	Witnesses   WitnessStatus
 	Transitions []Transition // the last ones, oldest first
 	Problems    []string     // what a person should look at, one sentence each
 }
@@ -58,7 +110,8 @@ type PeerStatus struct {
 	Alive         bool // proven within the dead time
 	HearsUs       bool // alive, and its last packet echoed what we sent within the dead time
 	LastHeard     time.Time
-	DigestMatches bool // true until a differing digest was heard
+	DigestMatches bool     // true until a differing digest was heard
+	Differs       []string // the names of the Parts that differ
 }
 
 // PathState says whether a path carries heartbeats.

@@ -35,37 +35,51 @@ func newLAN() *lan {
 type fakeHost struct {
 	lan       *lan
 	mac       vip.MAC
-	lease     time.Duration
 	until     map[netip.Addr]time.Time
 	permanent map[netip.Addr]bool
 	putErr    error
+	putErrOf  netip.Addr // only this one fails
 	removeErr error
 	slow      time.Duration // of every Put
 	down      bool          // off the LAN
 	link      string
-	sighted   func(vip.VIP, vip.Sighting)
-	fault     func(string)
+	missing   string // a device that is not there
+	mute      int    // so many announcements fail
+	gateway   bool   // there is one, and it answers
+	hearing
 	vips      []vip.VIP
 	announced int
 	asked     int
+	looked    int // for the gateway
 }
 
 var _ kernel = (*fakeHost)(nil)
 
-func (h *fakeHost) Open() error { return nil }
-func (h *fakeHost) Close()      {}
+func (h *fakeHost) Open(vips []vip.VIP) error { return h.Use(vips) }
+func (h *fakeHost) Close()                    {}
 
-func (h *fakeHost) Put(v vip.VIP) error {
+func (h *fakeHost) Use(vips []vip.VIP) error {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	h.vips = vips
+	return nil
+}
+
+func (h *fakeHost) Put(v vip.VIP, lease time.Duration) error {
 	h.lan.mu.Lock()
 	slow := h.slow
 	h.lan.mu.Unlock()
 	time.Sleep(slow)
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
-	if h.putErr == nil {
-		h.until[v.Addr] = time.Now().Add(h.lease)
+	err := h.putErr
+	if h.putErrOf == v.Addr {
+		err = errors.New("no")
 	}
-	return h.putErr
+	if err == nil {
+		h.until[v.Addr] = time.Now().Add(lease)
+	}
+	return err
 }
 
 func (h *fakeHost) Remove(v vip.VIP) error {
@@ -122,30 +136,47 @@ func (h *fakeHost) Ask() error {
 	return nil
 }
 
+// AskFor asks for one VIP as Ask asks for all.
+func (h *fakeHost) AskFor(vip.VIP) error { return h.Ask() }
+
+func (h *fakeHost) AskGateway() bool {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	h.looked++
+	if h.gateway && !h.down && h.hearing.gateway != nil {
+		go h.hearing.gateway()
+	}
+	return h.gateway
+}
+
 func (h *fakeHost) Announce() error {
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
+	if h.mute > 0 {
+		h.mute--
+		return errors.New("speak of 10.0.0.50: no buffer space")
+	}
 	h.announced++
 	return nil
 }
 
 func (h *fakeHost) MAC(vip.VIP) vip.MAC { return h.mac }
 
-func (h *fakeHost) LinkFault() string {
+func (h *fakeHost) LinkFault(vips []vip.VIP) string {
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
+	for _, v := range vips {
+		if v.Device == h.missing {
+			return "device " + h.missing + " is missing"
+		}
+	}
 	return h.link
 }
 
-func (h *fakeHost) Run(ctx context.Context, _ string, sighted func(vip.VIP, vip.Sighting), fault func(string)) error {
-	h.lan.mu.Lock()
-	h.sighted, h.fault = sighted, fault
-	h.lan.mu.Unlock()
+func (h *fakeHost) Run(ctx context.Context, _ string, hear hearing) {
+	h.lan.change(func() { h.hearing = hear })
 	<-ctx.Done()
-	h.lan.mu.Lock()
-	h.sighted, h.fault = nil, nil
-	h.lan.mu.Unlock()
-	return nil
+	h.lan.change(func() { h.hearing = hearing{} })
 }
 
 // fakeSocket is an address on the LAN.

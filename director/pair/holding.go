@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,27 +13,40 @@ import (
 )
 
 // The schedule of announcements: at once, then a burst for hosts that were
-// busy or lost them, then a slow refresh for caches that nothing else corrects.
+// busy or lost them, then a slow refresh for caches that nothing else
+// corrects. One that failed is tried again soon, and less soon each time.
 const (
 	announceBurst   = 5
 	announceEvery   = 1100 * time.Millisecond
 	announceRefresh = time.Minute
+	announceAgain   = 5 * time.Millisecond
 )
 
 // minRenewal is the shortest time between two renewals: heartbeats may be
 // faster, but a kernel lease of seconds is not safer for it.
 const minRenewal = 100 * time.Millisecond
 
+// holdings is what a holder holds, and how.
+type holdings struct {
+	vips  []vip.VIP
+	lease time.Duration
+	every time.Duration // between renewals
+}
+
+func holdingsOf(cfg Config) holdings {
+	return holdings{
+		vips: cfg.VIPs, lease: cfg.Lease,
+		every: max(min(cfg.Interval, cfg.Lease/4), minRenewal),
+	}
+}
+
 // holder does the kernel's work on the VIPs on a goroutine of its own, so
 // that a slow call delays no heartbeat. Orders are done in the order given.
 type holder struct {
 	host   kernel
-	vips   []vip.VIP
-	lease  time.Duration
-	every  time.Duration // between renewals
 	clock  func() time.Duration
 	report func(election.Event)
-	held   func(vips []vip.VIP, on bool, until time.Time)
+	held   func(on bool, until time.Time)
 	log    *slog.Logger
 
 	mu     sync.Mutex // guards orders
@@ -40,10 +54,13 @@ type holder struct {
 	wake   chan struct{}
 
 	// Of the goroutine only.
+	holdings
 	holding  bool
-	renewed  time.Duration
-	left     int // announcements left in the burst
+	until    time.Duration // the kernel keeps the VIPs till then for sure
+	left     int           // announcements left in the burst
 	failing  bool
+	again    time.Duration // the wait before a failed announcement is tried again
+	renewal  *time.Ticker
 	announce *time.Timer
 }
 
@@ -51,6 +68,9 @@ type holder struct {
 type order struct {
 	kind   orderKind
 	before time.Duration // of a claim: too late from then on
+	vip    vip.VIP       // of orderAskFor
+	to     holdings      // of orderChange
+	done   chan<- error  // of orderChange, with room for one
 }
 
 type orderKind uint8
@@ -60,11 +80,10 @@ const (
 	orderRelease
 	orderAnnounce
 	orderAsk
+	orderAskFor
+	orderAskGateway
+	orderChange
 )
-
-func renewalEvery(interval, lease time.Duration) time.Duration {
-	return max(min(interval, lease/4), minRenewal)
-}
 
 // order leaves an order; it never waits.
 func (h *holder) order(o order) {
@@ -91,8 +110,8 @@ func (h *holder) next() (order, bool) {
 // run does what is ordered until ctx ends. What it holds then is left to its
 // lease.
 func (h *holder) run(ctx context.Context) {
-	renew := time.NewTicker(h.every)
-	defer renew.Stop()
+	h.renewal = time.NewTicker(h.every)
+	defer h.renewal.Stop()
 	h.announce = time.NewTimer(announceRefresh)
 	defer h.announce.Stop()
 	for {
@@ -100,7 +119,7 @@ func (h *holder) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-h.wake:
-		case <-renew.C:
+		case <-h.renewal.C:
 			h.renew()
 		case <-h.announce.C:
 			h.tell()
@@ -121,9 +140,19 @@ func (h *holder) do(o order) {
 		h.left = announceBurst
 		h.tell()
 	case orderAsk:
-		if err := h.host.Ask(); err != nil {
-			h.log.Debug("question not asked", "err", err)
-		}
+		h.asked(h.host.Ask())
+	case orderAskFor:
+		h.asked(h.host.AskFor(o.vip))
+	case orderAskGateway:
+		h.host.AskGateway() // that there is none is no event
+	case orderChange:
+		o.done <- h.change(o.to)
+	}
+}
+
+func (h *holder) asked(err error) {
+	if err != nil {
+		h.log.Debug("question not asked", "err", err)
 	}
 }
 
@@ -135,26 +164,28 @@ func (h *holder) claim(before time.Duration) {
 		return
 	}
 	for _, v := range h.vips {
-		if err := h.host.Put(v); err != nil {
+		if err := h.host.Put(v, h.lease); err != nil {
 			h.log.Error("VIP not taken", "vip", v.Addr, "err", err)
 			h.report(election.Refused{Why: err.Error()})
 			return // the release that follows takes off what was put
 		}
 	}
-	h.holding, h.failing, h.renewed = true, false, at
-	h.report(election.Renewed{At: at})
-	h.held(h.vips, true, h.end(at))
-	h.left = announceBurst
+	h.holding, h.failing = true, false
+	h.renewed(at)
+	h.left, h.again = announceBurst, 0
 	h.tell()
 }
 
-func (h *holder) end(at time.Duration) time.Time {
-	return time.Now().Add(at + h.lease - h.clock())
+// renewed notes that the kernel took every VIP for a lease from at.
+func (h *holder) renewed(at time.Duration) {
+	h.until = at + h.lease
+	h.report(election.Renewed{Until: h.until})
+	h.held(true, time.Now().Add(h.until-h.clock()))
 }
 
 // alive reports whether the lease still runs for sure. One that has ended is
 // never renewed: the peer may have taken the VIPs since.
-func (h *holder) alive() bool { return h.holding && h.clock()-h.renewed < h.lease }
+func (h *holder) alive() bool { return h.holding && h.clock() < h.until }
 
 func (h *holder) renew() {
 	if !h.alive() {
@@ -175,7 +206,7 @@ func (h *holder) renew() {
 		if !h.alive() { // a call may have taken long
 			return
 		}
-		err = errors.Join(err, h.host.Put(v))
+		err = errors.Join(err, h.host.Put(v, h.lease))
 	}
 	if err != nil {
 		if !h.failing {
@@ -184,9 +215,50 @@ func (h *holder) renew() {
 		h.failing = true
 		return
 	}
-	h.failing, h.renewed = false, at
-	h.report(election.Renewed{At: at})
-	h.held(h.vips, true, h.end(at))
+	h.failing = false
+	h.renewed(at)
+}
+
+// change goes over to other holdings without letting go of what stays. VIPs
+// that are held and new are put up first: if the kernel refuses one,
+// everything is as before.
+func (h *holder) change(to holdings) error {
+	old := h.holdings
+	added, removed := without(to.vips, old.vips), without(old.vips, to.vips)
+	if h.alive() {
+		for _, v := range removed {
+			if slices.ContainsFunc(added, func(a vip.VIP) bool { return a.Addr == v.Addr && a.Device == v.Device }) {
+				h.remove([]vip.VIP{v}) // its label changes
+			}
+		}
+		for i, v := range added {
+			if err := h.host.Put(v, to.lease); err != nil {
+				h.remove(added[:i])
+				h.renew()
+				return err
+			}
+		}
+	}
+	h.holdings = to
+	h.renewal.Reset(to.every)
+	if !h.holding {
+		return nil
+	}
+	h.remove(slices.DeleteFunc(removed, func(v vip.VIP) bool {
+		return slices.ContainsFunc(to.vips, func(a vip.VIP) bool { return a.Addr == v.Addr && a.Device == v.Device })
+	}))
+	h.renew()
+	if len(added) > 0 {
+		h.asked(h.host.Ask()) // who else has them is shown
+		h.left = announceBurst
+		h.tell()
+	}
+	return nil
+}
+
+// without lists what is in a and not in b.
+func without(a, b []vip.VIP) []vip.VIP {
+	return slices.DeleteFunc(slices.Clone(a), func(v vip.VIP) bool { return slices.Contains(b, v) })
 }
 
 // tell announces the VIPs, but only while they are this director's for sure.
@@ -195,8 +267,14 @@ func (h *holder) tell() {
 		return
 	}
 	if err := h.host.Announce(); err != nil {
-		h.log.Warn("VIPs not announced", "err", err)
+		if h.again == 0 {
+			h.log.Warn("VIPs not announced, trying again", "err", err)
+		}
+		h.again = min(max(2*h.again, announceAgain), announceEvery)
+		h.announce.Reset(h.again)
+		return
 	}
+	h.again = 0
 	next := announceRefresh
 	if h.left > 0 {
 		h.left--
@@ -207,16 +285,22 @@ func (h *holder) tell() {
 
 func (h *holder) release() {
 	h.holding = false
+	if err := h.remove(h.vips); err != nil {
+		h.report(election.Withdrawn{Err: err.Error()})
+		return
+	}
+	h.held(false, time.Time{})
+	h.report(election.Withdrawn{})
+}
+
+func (h *holder) remove(vips []vip.VIP) error {
 	var errs []error
-	for _, v := range h.vips {
+	for _, v := range vips {
 		errs = append(errs, h.host.Remove(v))
 	}
 	err := errors.Join(errs...)
 	if err != nil {
 		h.log.Error("VIPs not released, the kernel lets them go when their lease ends", "err", err)
-		h.report(election.Withdrawn{Err: err.Error()})
-		return
 	}
-	h.held(h.vips, false, time.Time{})
-	h.report(election.Withdrawn{})
+	return err
 }

@@ -17,7 +17,7 @@ func TestCapable(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			t.Error(err)
 		}
-		got <- newHost(configOf("vs", addrA, addrB).VIPs, DefaultLease).Open()
+		got <- newHost().Open(configOf("vs", addrA, addrB).VIPs)
 	}()
 	err := <-got
 	if err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN is missing") || !strings.Contains(err.Error(), "CAP_NET_RAW is missing") {

@@ -1,13 +1,14 @@
 package pair
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"lvstun/director/election"
@@ -23,84 +24,57 @@ const farewells = 3
 // reports and time come in, it steps the election and does what it says.
 type loop struct {
 	p         *Pair
+	inner     context.Context // of what lives until the loop has ended
+	work      *sync.WaitGroup // the same
 	epoch     time.Time
+	cfg       Config // as of the last Reload
+	digest    [heartbeat.DigestSize]byte
+	timing    timing // in force
 	machine   election.Machine
 	session   *heartbeat.Session
 	codec     *heartbeat.Codec
 	packet    heartbeat.Packet // the last one read, kept to allocate nothing
 	peer      heartbeat.Packet // the last one believed
+	same      bool             // its configuration is this director's, or not known
+	differs   []string         // the parts in which it is not
 	paths     []*path
+	lastPath  int
+	beats     *time.Ticker
 	holder    *holder
 	roles     *roles
+	asking    int // questions to witnesses that are under way
 	linkFault string
 	finished  bool
 }
 
-// path is one heartbeat path with its socket, nil while it has none.
-type path struct {
-	Path
-	socket socket
-	err    string // why it has none
-}
-
-func newLoop(p *Pair) (*loop, error) {
+func newLoop(p *Pair, inner context.Context, work *sync.WaitGroup) (*loop, error) {
 	var random [8]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, fmt.Errorf("draw an incarnation: %w", err)
 	}
 	cfg := p.cfg
-	self := cfg.self()
 	l := &loop{
-		p: p, epoch: time.Now(),
-		machine: election.New(election.Config{
-			Self: self, Alone: len(cfg.Paths) == 0,
-			Interval: cfg.Interval, Dead: cfg.Dead, Lease: cfg.Lease,
-		}),
-		session: heartbeat.NewSession(cfg.Name, self.Addr, binary.BigEndian.Uint64(random[:])|1,
-			len(cfg.Paths), cfg.Dead+cfg.Interval, cfg.Interval/4),
-		codec: heartbeat.NewCodec(cfg.Key),
-		roles: newRoles(cfg.OnRole),
+		p: p, inner: inner, work: work, epoch: time.Now(), cfg: cfg, digest: cfg.digest(), timing: timingOf(cfg),
+		session: heartbeat.NewSession(cfg.Name, binary.BigEndian.Uint64(random[:])|1),
+		codec:   heartbeat.NewCodec(cfg.Key), roles: newRoles(cfg.OnRole),
+		beats: time.NewTicker(cfg.Interval), same: true,
 	}
-	for _, at := range cfg.Paths {
-		l.paths = append(l.paths, &path{Path: at})
-	}
+	l.machine = election.New(cfg.election(l.timing))
+	l.tune()
 	l.holder = &holder{
-		host: p.host, vips: cfg.VIPs, lease: cfg.Lease, every: renewalEvery(cfg.Interval, cfg.Lease),
-		clock: l.now, log: p.log, wake: make(chan struct{}, 1), held: p.board.held,
+		host: p.host, holdings: holdingsOf(cfg), clock: l.now, log: p.log, wake: make(chan struct{}, 1),
+		held:   p.board.held,
+		report: func(ev election.Event) { p.post(inner, func(l *loop) { l.step(ev) }) },
 	}
 	return l, nil
 }
 
 func (l *loop) now() time.Duration { return time.Since(l.epoch) }
 
-// openPaths opens what can be opened. An address that may still come is no
-// error.
-func (l *loop) openPaths() error {
-	var errs []error
-	for i, at := range l.paths {
-		s, err := l.p.listen(at.Path, l.p.cfg.Port)
-		if err != nil && !errors.Is(err, heartbeat.ErrNoAddress) {
-			errs = append(errs, err)
-			continue
-		}
-		l.bound(i, s, err)
-	}
-	return errors.Join(errs...)
-}
-
-// bound notes that path i has a socket now, or why it has none.
-func (l *loop) bound(i int, s socket, err error) {
-	at := l.paths[i]
-	at.socket, at.err = s, ""
-	if err != nil {
-		at.socket, at.err = nil, err.Error()
-		l.p.log.Warn("heartbeat path not open, trying again", "local", at.Local, "err", err)
-	}
-	l.p.board.bound(i, at.err)
-}
-
 func (l *loop) close() {
+	l.beats.Stop()
 	for _, at := range l.paths {
+		at.end()
 		if at.socket != nil {
 			_ = at.socket.Close()
 		}
@@ -128,29 +102,33 @@ func (l *loop) condition() { l.step(election.Condition{Fault: l.fault()}) }
 // start begins the election.
 func (l *loop) start(linkFault string) {
 	l.linkFault = linkFault
-	presence, err := l.p.host.Find(l.p.cfg.VIPs)
+	l.roles.add(l.machine.Role())
+	l.step(election.Start{Held: l.find(), Fault: l.fault()})
+}
+
+// find reports whether VIPs are here under a lease, and says which are here
+// without one.
+func (l *loop) find() (held bool) {
+	presence, err := l.p.host.Find(l.cfg.VIPs)
 	if err != nil {
 		l.p.log.Error("VIPs not looked for", "err", err)
 	}
-	held := false
+	var permanent []vip.VIP
 	for i, at := range presence {
-		switch v := l.p.cfg.VIPs[i]; at {
+		switch v := l.cfg.VIPs[i]; at {
 		case vip.Leased:
 			held = true
 		case vip.Permanent:
 			l.p.log.Warn("VIP is on this host without a lease: somebody else put it there; a claim will turn it into a lease", "vip", v.Addr, "device", v.Device)
-			l.p.board.problem("permanent "+v.Addr.String(),
-				fmt.Sprintf("%s was there before this director started, without a lease: take it out of the host's network configuration", v))
+			permanent = append(permanent, v)
 		}
 	}
-	l.roles.add(l.machine.Role())
-	l.step(election.Start{Held: held, Fault: l.fault()})
+	l.p.board.permanent(permanent)
+	return held
 }
 
 // run turns until the election is done.
 func (l *loop) run(ctx context.Context) {
-	beat := time.NewTicker(l.p.cfg.Interval)
-	defer beat.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	stop := ctx.Done()
@@ -168,7 +146,7 @@ func (l *loop) run(ctx context.Context) {
 			do(l)
 		case <-timer.C:
 			l.step(election.Tick{})
-		case <-beat.C:
+		case <-l.beats.C:
 			l.beat()
 		}
 	}
@@ -191,10 +169,10 @@ func (l *loop) step(ev election.Event) {
 	next, actions := l.machine.Step(ev, l.now())
 	l.machine = next
 	if before.Role() != next.Role() {
-		l.p.log.Info("role", "state", next.Role(), "from", before.Role(), "term", next.Term(), "reason", next.Reason())
+		l.p.log.Info("now "+next.Role().String(), "state", next.Role(), "from", before.Role(), "term", next.Term(), "reason", next.Reason())
 		l.roles.add(next.Role())
 	} else if before.Reason() != next.Reason() {
-		l.p.log.Info("reason", "state", next.Role(), "term", next.Term(), "reason", next.Reason())
+		l.p.log.Info("still "+next.Role().String(), "state", next.Role(), "term", next.Term(), "reason", next.Reason())
 	}
 	l.p.board.stepped(before, next)
 	for _, action := range actions {
@@ -206,6 +184,8 @@ func (l *loop) act(action election.Action) {
 	switch action := action.(type) {
 	case election.Ask:
 		l.holder.order(order{kind: orderAsk})
+	case election.Look:
+		l.look(action)
 	case election.Claim:
 		l.holder.order(order{kind: orderClaim, before: action.Before})
 	case election.Release:
@@ -231,11 +211,14 @@ func (l *loop) act(action election.Action) {
 // send sends one packet on every path.
 func (l *loop) send(kind heartbeat.Kind) {
 	p := l.session.Next(kind, l.now())
-	p.Role, p.Term, p.Digest = uint8(l.machine.Role()), l.machine.Term(), l.p.cfg.Digest
+	p.Role, p.Term, p.Digest = uint8(l.machine.Role()), l.machine.Term(), l.digest
+	if v, ok := lowest(l.cfg.VIPs); ok {
+		p.MAC = l.p.host.MAC(v)
+	}
 	b := l.codec.Encode(&p)
-	for i, at := range l.paths {
+	for _, at := range l.paths {
 		if at.socket != nil {
-			l.p.board.sent(i, at.socket.Send(b[:]))
+			l.p.board.sent(at.id, at.socket.Send(b[:]))
 		}
 	}
 }
@@ -248,7 +231,7 @@ type datagram struct {
 }
 
 // received judges one datagram and lets the election hear of it.
-func (l *loop) received(i int, d *datagram) {
+func (l *loop) received(at *path, d *datagram) {
 	drop := heartbeat.Source
 	if d.fromPeer {
 		drop = l.codec.Decode(d.b[:d.n], &l.packet)
@@ -258,14 +241,14 @@ func (l *loop) received(i int, d *datagram) {
 	}
 	var v heartbeat.Verdict
 	if drop == heartbeat.Kept {
-		v = l.session.Receive(&l.packet, i, l.now())
+		v = l.session.Receive(&l.packet, at.id, l.now())
 		drop = v.Drop
 	}
-	if l.p.board.dropped(i, drop) {
-		l.p.log.Warn("heartbeat dropped, the first for this reason on this path", "peer", l.paths[i].Peer, "reason", drop)
+	if l.p.board.dropped(at.id, drop) {
+		l.p.log.Warn("heartbeat dropped, the first for this reason on this path", "peer", at.Peer, "reason", drop)
 	}
 	if drop == heartbeat.Kept {
-		l.believed(i, v)
+		l.believed(at, v)
 	}
 	if v.Answer && !l.finished {
 		l.beat()
@@ -273,16 +256,14 @@ func (l *loop) received(i int, d *datagram) {
 }
 
 // believed lets the election hear a proven packet.
-func (l *loop) believed(i int, v heartbeat.Verdict) {
+func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	p := &l.packet
-	l.p.board.heard(i, p, v.HearsUs)
+	l.p.board.heard(at.id, p, v.HearsUs)
 	if !v.Newest {
 		return
 	}
-	if p.Digest != l.p.cfg.Digest && (l.peer.Name == "" || l.peer.Digest == l.p.cfg.Digest) {
-		l.p.log.Warn("the peer runs another configuration", "peer", p.Name)
-	}
 	l.peer = *p
+	l.compare()
 	switch p.Kind {
 	case heartbeat.Beat:
 		l.step(election.Beat{
@@ -300,7 +281,7 @@ func (l *loop) believed(i int, v heartbeat.Verdict) {
 // handover gives the VIPs away, or asks for them.
 func (l *loop) handover() error {
 	if l.machine.Role() != election.Active {
-		if !l.p.board.status(time.Now()).Peer.Alive || election.Role(l.peer.Role) != election.Active {
+		if !l.p.board.alive(time.Now()) || election.Role(l.peer.Role) != election.Active {
 			return errors.New("hand over: neither director is active")
 		}
 		for range farewells {
@@ -315,67 +296,28 @@ func (l *loop) handover() error {
 	return nil
 }
 
-// sighted hears what neighbours say of the VIPs.
-func (p *Pair) sighted(ctx context.Context) func(vip.VIP, vip.Sighting) {
-	return func(v vip.VIP, s vip.Sighting) {
-		if s.Asks {
-			if own := p.host.MAC(v); string(s.MAC[:]) >= string(own[:]) {
-				return // it sees this director's questions and waits
-			}
-			p.post(ctx, func(l *loop) {
-				l.step(election.Answer{Who: fmt.Sprintf("%s is asked for by %s too", v.Addr, s.MAC), Rival: true})
-			})
-			return
-		}
-		p.board.foreign(v, s.MAC.String(), time.Now())
-		p.post(ctx, func(l *loop) {
-			l.step(election.Answer{Who: fmt.Sprintf("%s is held by %s", v.Addr, s.MAC)})
+// sighted hears what a neighbour says of a VIP.
+func (l *loop) sighted(v vip.VIP, s vip.Sighting) {
+	first, ok := lowest(l.cfg.VIPs)
+	own := l.p.host.MAC(first)
+	switch {
+	case !ok:
+		return
+	case s.Asks && v.Addr != first.Addr: // it asks for the lowest as well
+		return
+	case s.Asks:
+		l.step(election.Answer{
+			Who: fmt.Sprintf("%s is asked for by %s too", v.Addr, s.MAC), Asks: true, First: lower(s.MAC, own),
 		})
+		return
 	}
+	if l.p.board.foreign(v, s.MAC.String(), time.Now()) && l.machine.Role() == election.Active {
+		l.p.log.Warn("another host has the VIP as well", "vip", v.Addr, "mac", s.MAC)
+	}
+	l.step(election.Answer{
+		Who:  fmt.Sprintf("%s is held by %s", v.Addr, s.MAC),
+		Peer: l.peer.Name != "" && vip.MAC(l.peer.MAC) == s.MAC, First: lower(s.MAC, own),
+	})
 }
 
-// rebindEvery is the time between two attempts to open a path.
-const rebindEvery = 500 * time.Millisecond
-
-// receive reads path i until ctx ends, and opens it again when it must.
-func (p *Pair) receive(ctx context.Context, i int, s socket) {
-	at := p.cfg.Paths[i]
-	for {
-		if s != nil {
-			stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-			err := p.read(ctx, i, s)
-			stop()
-			_ = s.Close()
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			s = nil
-			p.post(ctx, func(l *loop) { l.bound(i, nil, err); l.condition() })
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(rebindEvery):
-		}
-		opened, err := p.listen(at, p.cfg.Port)
-		if err != nil {
-			p.board.bound(i, err.Error())
-			continue
-		}
-		s = opened
-		p.post(ctx, func(l *loop) { l.bound(i, opened, nil); l.condition() })
-	}
-}
-
-// read hands datagrams to the loop until the socket fails.
-func (p *Pair) read(ctx context.Context, i int, s socket) error {
-	for {
-		d := new(datagram)
-		n, fromPeer, err := s.Receive(d.b[:])
-		if err != nil {
-			return err
-		}
-		d.n, d.fromPeer = n, fromPeer
-		p.post(ctx, func(l *loop) { l.received(i, d) })
-	}
-}
+func lower(a, b vip.MAC) bool { return bytes.Compare(a[:], b[:]) < 0 }

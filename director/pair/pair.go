@@ -8,26 +8,29 @@ import (
 	"sync"
 	"time"
 
-	"lvstun/director/election"
 	"lvstun/director/heartbeat"
 	"lvstun/director/vip"
 )
 
 // kernel is what the pair needs of the host: package vip, or a fake.
 type kernel interface {
-	// Open opens what Ask and Put need, or says what is missing.
-	Open() error
+	// Open opens what the VIPs need, or says what is missing.
+	Open([]vip.VIP) error
+	// Use goes over to other VIPs, or fails and changes nothing.
+	Use([]vip.VIP) error
 	Close()
-	Put(vip.VIP) error
+	Put(v vip.VIP, lease time.Duration) error
 	Remove(vip.VIP) error
 	Find([]vip.VIP) ([]vip.Presence, error)
 	Ask() error
+	AskFor(vip.VIP) error
+	AskGateway() bool
 	Announce() error
 	MAC(vip.VIP) vip.MAC
-	LinkFault() string
-	// Run reports what neighbours say of the VIPs, and every change of
-	// LinkFault since known, until ctx ends.
-	Run(ctx context.Context, known string, sighted func(vip.VIP, vip.Sighting), fault func(string)) error
+	LinkFault([]vip.VIP) string
+	// Run reports what it hears of the VIPs, and every change of LinkFault
+	// since known, until ctx ends.
+	Run(ctx context.Context, known string, hear hearing)
 }
 
 // socket is one end of a path: a heartbeat.Socket, or a fake.
@@ -41,7 +44,7 @@ var _ socket = (*heartbeat.Socket)(nil)
 
 // Pair is this director's half of the pair.
 type Pair struct {
-	cfg    Config
+	cfg    Config // Reload's, once Run has begun
 	log    *slog.Logger
 	ready  chan struct{}
 	host   kernel
@@ -64,7 +67,7 @@ func New(cfg Config, log *slog.Logger) (*Pair, error) {
 	p := &Pair{
 		cfg: cfg, log: log, ready: make(chan struct{}), inbox: make(chan func(*loop), inboxSize),
 		done: make(chan struct{}),
-		host: newHost(cfg.VIPs, cfg.Lease),
+		host: newHost(),
 		listen: func(path Path, port uint16) (socket, error) {
 			s, err := heartbeat.Listen(path, port)
 			if err != nil {
@@ -89,7 +92,7 @@ func (p *Pair) Status() Status { return p.board.status(time.Now()) }
 // the host lacks what a director needs. It may be called once.
 func (p *Pair) Run(ctx context.Context) error {
 	defer close(p.done)
-	if err := p.host.Open(); err != nil {
+	if err := p.host.Open(p.cfg.VIPs); err != nil {
 		return err
 	}
 	defer p.host.Close()
@@ -99,32 +102,24 @@ func (p *Pair) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
-	l, err := newLoop(p)
+	l, err := newLoop(p, inner, &wg)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	l.holder.report = func(ev election.Event) { p.post(inner, func(l *loop) { l.step(ev) }) }
-	if err := l.openPaths(); err != nil {
+	ways := p.cfg.ways()
+	opened, err := p.open(ways)
+	if err != nil {
 		return err
 	}
-	fault := p.host.LinkFault()
-	for i, at := range l.paths {
-		s := at.socket
-		wg.Go(func() { p.receive(inner, i, s) })
+	for _, w := range ways {
+		l.begin(inner, w, opened[w])
 	}
+	fault := p.host.LinkFault(p.cfg.VIPs)
 	wg.Go(func() { l.holder.run(inner) })
 	wg.Go(l.roles.run)
 	defer l.roles.end()
-	wg.Go(func() {
-		err := p.host.Run(inner, fault, p.sighted(inner), func(fault string) {
-			p.post(inner, func(l *loop) { l.linkFault = fault; l.condition() })
-		})
-		if err != nil {
-			p.log.Error("the VIPs' links are not watched", "err", err)
-			p.board.problem("links", err.Error())
-		}
-	})
+	wg.Go(func() { p.host.Run(inner, fault, p.hearing(inner)) })
 	l.start(fault)
 	close(p.ready)
 	l.run(ctx)
@@ -138,22 +133,7 @@ var errStopped = errors.New("the pair does not run")
 // over, the standby asks for them. It returns when that is under way, or an
 // error if there is nobody to hand over to or to ask.
 func (p *Pair) Handover(ctx context.Context) error {
-	result := make(chan error, 1)
-	select {
-	case p.inbox <- func(l *loop) { result <- l.handover() }:
-	case <-p.done:
-		return errStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-result:
-		return err
-	case <-p.done:
-		return errStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return p.call(ctx, func(l *loop, done chan<- error) { done <- l.handover() })
 }
 
 // post gives the loop something to do.

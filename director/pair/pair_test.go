@@ -52,7 +52,7 @@ func (l *lan) host(name string, mac byte) *fakeHost {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := &fakeHost{
-		lan: l, mac: vip.MAC{2, 0, 0, 0, 0, mac}, lease: DefaultLease,
+		lan: l, mac: vip.MAC{2, 0, 0, 0, 0, mac},
 		until: map[netip.Addr]time.Time{}, permanent: map[netip.Addr]bool{},
 	}
 	l.hosts[name] = h
@@ -72,7 +72,6 @@ func start(t *testing.T, l *lan, h *fakeHost, cfg Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.vips = cfg.VIPs
 	p.host, p.listen = h, l.listen
 	n.pair = p
 	ctx, cancel := context.WithCancel(t.Context())

@@ -146,7 +146,7 @@ func TestLateClaim(t *testing.T) {
 	host := l.host("vs", 1)
 	var got []election.Event
 	h := &holder{
-		host: host, vips: configOf("vs", addrA, addrB).VIPs, lease: DefaultLease, log: quiet(),
+		host: host, holdings: holdingsOf(configOf("vs", addrA, addrB).withDefaults()), log: quiet(),
 		clock: func() time.Duration { return time.Second }, report: func(ev election.Event) { got = append(got, ev) },
 	}
 	h.claim(999 * ms)
@@ -179,7 +179,6 @@ func TestBlockedOnRole(t *testing.T) {
 		cfg := configOf("vs", addrA, addrB)
 		cfg.Paths = nil
 		h := l.host("vs", 1)
-		h.vips = cfg.VIPs
 		var got []Role
 		cfg.OnRole = func(r Role) { time.Sleep(time.Second); got = append(got, r) }
 		p, err := New(cfg, quiet())

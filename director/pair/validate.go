@@ -1,10 +1,12 @@
 package pair
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +51,11 @@ func (c Config) validate() error {
 	if c.Lease < time.Second || c.Lease%time.Second != 0 {
 		add("lease %v: must be whole seconds, at least 1s: the kernel counts in seconds", c.Lease)
 	}
+	if len(c.Parts) > MaxParts {
+		add("%d parts of the digest: a heartbeat has room for %d", len(c.Parts), MaxParts)
+	}
 	seen := map[Path]bool{}
-	own := map[netip.Addr]bool{}
+	own, locals := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, p := range c.Paths {
 		own[p.Local], own[p.Peer] = true, true
 		switch {
@@ -62,8 +67,10 @@ func (c Config) validate() error {
 			add("path %s: its ends are of different families", p)
 		case seen[p]:
 			add("path %s: is there twice", p)
+		case locals[p.Local]:
+			add("path %s: its local address is another path's too", p)
 		}
-		seen[p] = true
+		seen[p], locals[p.Local] = true, true
 	}
 	vips := map[netip.Addr]bool{}
 	for _, v := range c.VIPs {
@@ -98,4 +105,49 @@ func (c Config) self() election.ID {
 		id.Addr = netip.IPv4Unspecified()
 	}
 	return id
+}
+
+// election is what the election needs to know, with a timing that may differ
+// from c's for a while.
+func (c Config) election(t timing) election.Config {
+	return election.Config{
+		Self: c.self(), Alone: len(c.Paths) == 0, Interval: t.interval, Dead: t.dead, Lease: c.Lease,
+	}
+}
+
+// partSize is how many bytes of a part's digest go to the peer: enough to tell
+// that two differ.
+const partSize = 4
+
+// digest is what heartbeats carry of the configuration.
+func (c Config) digest() (d [heartbeat.DigestSize]byte) {
+	if len(c.Parts) == 0 {
+		copy(d[:], c.Digest[:])
+		return d
+	}
+	for i, part := range c.Parts {
+		copy(d[i*partSize:(i+1)*partSize], part.Digest[:])
+	}
+	return d
+}
+
+// differing names the parts in which the peer's digest differs from c's.
+func (c Config) differing(peer [heartbeat.DigestSize]byte) []string {
+	var names []string
+	own := c.digest()
+	for i, part := range c.Parts {
+		if at := i * partSize; !bytes.Equal(own[at:at+partSize], peer[at:at+partSize]) {
+			names = append(names, part.Name)
+		}
+	}
+	return names
+}
+
+// lowest is the VIP by whose link the directors compare MACs, so that both
+// compare the same two.
+func lowest(vips []vip.VIP) (v vip.VIP, ok bool) {
+	if len(vips) == 0 {
+		return v, false
+	}
+	return slices.MinFunc(vips, func(a, b vip.VIP) int { return a.Addr.Compare(b.Addr) }), true
 }

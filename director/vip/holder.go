@@ -21,13 +21,12 @@ const kernelTimeout = time.Second
 // What it does not renew, the kernel takes off by itself. It is not for
 // concurrent use.
 type Holder struct {
-	nl    *netlink.Handle
-	lease time.Duration
+	nl *netlink.Handle
 }
 
-// OpenHolder opens a Holder whose leases last lease, in whole seconds. It
-// works in the network namespace it was opened in.
-func OpenHolder(lease time.Duration) (*Holder, error) {
+// OpenHolder opens a Holder. It works in the network namespace it was opened
+// in.
+func OpenHolder() (*Holder, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
@@ -36,14 +35,14 @@ func OpenHolder(lease time.Duration) (*Holder, error) {
 		h.Close()
 		return nil, fmt.Errorf("bound rtnetlink's answers: %w", err)
 	}
-	return &Holder{nl: h, lease: lease}, nil
+	return &Holder{nl: h}, nil
 }
 
 // Close gives the socket back. Addresses stay for the rest of their lease.
 func (h *Holder) Close() { h.nl.Close() }
 
-func (h *Holder) address(v VIP) *netlink.Addr {
-	seconds := int(h.lease / time.Second)
+func address(v VIP, lease time.Duration) *netlink.Addr {
+	seconds := int(lease / time.Second)
 	bits := v.Addr.BitLen()
 	a := &netlink.Addr{
 		IPNet:    &net.IPNet{IP: v.Addr.AsSlice(), Mask: net.CIDRMask(bits, bits)},
@@ -57,11 +56,12 @@ func (h *Holder) address(v VIP) *netlink.Addr {
 	return a
 }
 
-// Put puts v on its device, or renews it there, for a full lease from now.
-func (h *Holder) Put(v VIP) error {
+// Put puts v on its device, or renews it there, for a lease from now, in
+// whole seconds.
+func (h *Holder) Put(v VIP, lease time.Duration) error {
 	link, err := h.nl.LinkByName(v.Device)
 	if err == nil {
-		err = h.nl.AddrReplace(link, h.address(v))
+		err = h.nl.AddrReplace(link, address(v, lease))
 	}
 	switch {
 	case err == nil:
@@ -81,7 +81,7 @@ func (h *Holder) Remove(v VIP) error {
 		return nil
 	}
 	if err == nil {
-		a := h.address(v)
+		a := address(v, 0)
 		a.Label = "" // one put there under another label goes as well
 		err = h.nl.AddrDel(link, a)
 	}

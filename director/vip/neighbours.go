@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +17,6 @@ import (
 
 // reopenAfter is how long a packet socket rests after its device went down.
 const reopenAfter = 100 * time.Millisecond
-
-// writeTimeout bounds the write of one frame.
-const writeTimeout = 5 * time.Millisecond
 
 // Neighbours speaks with the hosts on the VIPs' links: it asks who has a VIP,
 // says who has it now, and hears what they say of it. Ask and Announce may be
@@ -34,22 +32,19 @@ type wire struct {
 	protocol uint16 // etherARP or etherIPv6
 	groups   []MAC
 
-	mu   sync.Mutex   // guards conn and mac
-	conn *packet.Conn // nil while the device is down or missing
-	mac  MAC
+	mu      sync.Mutex   // guards what follows
+	conn    *packet.Conn // nil while the device is down or missing
+	mac     MAC
+	gateway netip.Addr // the one last asked, or zero
 }
 
 // NewNeighbours makes Neighbours for vips. It opens nothing before Run.
 func NewNeighbours(vips []VIP) *Neighbours {
 	n := &Neighbours{vips: vips}
 	for _, v := range vips {
-		protocol := uint16(etherARP)
-		if v.Addr.Is6() {
-			protocol = etherIPv6
-		}
-		w := n.wire(v.Device, protocol)
+		w := n.wire(v)
 		if w == nil {
-			w = &wire{device: v.Device, protocol: protocol}
+			w = &wire{device: v.Device, protocol: protocolOf(v)}
 			n.wires = append(n.wires, w)
 		}
 		if v.Addr.Is6() { // or the device filters what rivals ask
@@ -59,9 +54,17 @@ func NewNeighbours(vips []VIP) *Neighbours {
 	return n
 }
 
-func (n *Neighbours) wire(device string, protocol uint16) *wire {
+func protocolOf(v VIP) uint16 {
+	if v.Addr.Is6() {
+		return etherIPv6
+	}
+	return etherARP
+}
+
+// wire is the one v is spoken of on, or nil.
+func (n *Neighbours) wire(v VIP) *wire {
 	for _, w := range n.wires {
-		if w.device == device && w.protocol == protocol {
+		if w.device == v.Device && w.protocol == protocolOf(v) {
 			return w
 		}
 	}
@@ -88,14 +91,15 @@ func (n *Neighbours) Close() {
 	}
 }
 
-// Run reports what the neighbours say of the VIPs until ctx ends, and closes
-// the sockets then. Frames of this host's own are left out.
-func (n *Neighbours) Run(ctx context.Context, report func(VIP, Sighting)) {
+// Run reports what the neighbours say of the VIPs, and every sign of life of
+// a gateway that was asked, until ctx ends, and closes the sockets then.
+// Frames of this host's own are left out.
+func (n *Neighbours) Run(ctx context.Context, report func(VIP, Sighting), gateway func()) {
 	var wg sync.WaitGroup
 	for _, w := range n.wires {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				n.listen(ctx, w, report)
+				n.listen(ctx, w, report, gateway)
 				select {
 				case <-ctx.Done():
 				case <-time.After(reopenAfter):
@@ -110,7 +114,7 @@ func (n *Neighbours) Run(ctx context.Context, report func(VIP, Sighting)) {
 }
 
 // listen reads from a wire until its device goes down or ctx ends.
-func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sighting)) {
+func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sighting), gateway func()) {
 	conn, err := w.open()
 	if err != nil {
 		return
@@ -128,6 +132,9 @@ func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sight
 		s, ok := sight(buf[:size])
 		if !ok || slices.Contains(own, s.MAC) {
 			continue
+		}
+		if w.isGateway(s) {
+			gateway()
 		}
 		for _, v := range n.vips {
 			if v.Addr == s.Addr && v.Device == w.device {
@@ -157,53 +164,68 @@ func ownMACs() []MAC {
 func (n *Neighbours) Ask() error {
 	var errs []error
 	for _, v := range n.vips {
-		errs = append(errs, n.send(v, func(mac MAC) [][]byte { return [][]byte{probe(mac, v.Addr)} }))
+		errs = append(errs, n.AskFor(v))
 	}
 	return errors.Join(errs...)
+}
+
+// AskFor asks who has v, one of the VIPs.
+func (n *Neighbours) AskFor(v VIP) error {
+	return n.speak(v, func(mac MAC) [][]byte { return [][]byte{probe(mac, v.Addr)} })
 }
 
 // Announce tells every neighbour of each VIP that this host has it.
 func (n *Neighbours) Announce() error {
 	var errs []error
 	for _, v := range n.vips {
-		errs = append(errs, n.send(v, func(mac MAC) [][]byte { return announcements(mac, v.Addr) }))
+		errs = append(errs, n.speak(v, func(mac MAC) [][]byte { return announcements(mac, v.Addr) }))
 	}
 	return errors.Join(errs...)
 }
 
-// MAC is this host's address on the VIP's link, or zero while it is down.
+// MAC is this host's address on the VIP's link, or zero while it is down or
+// where v is none of the VIPs.
 func (n *Neighbours) MAC(v VIP) MAC {
-	protocol := uint16(etherARP)
-	if v.Addr.Is6() {
-		protocol = etherIPv6
+	w := n.wire(v)
+	if w == nil {
+		return MAC{}
 	}
-	w := n.wire(v.Device, protocol)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.mac
 }
 
-func (n *Neighbours) send(v VIP, frames func(MAC) [][]byte) error {
-	protocol := uint16(etherARP)
-	if v.Addr.Is6() {
-		protocol = etherIPv6
+func (n *Neighbours) speak(v VIP, frames func(MAC) [][]byte) error {
+	w := n.wire(v)
+	if w == nil {
+		return fmt.Errorf("speak of %s: not one of the VIPs", v)
 	}
-	w := n.wire(v.Device, protocol)
+	if err := w.send(frames); err != nil {
+		return fmt.Errorf("speak of %s: %w", v, err)
+	}
+	return nil
+}
+
+// send writes frames now or not at all. There is no deadline: a host that is
+// held up for longer than any would lose what it has not even tried.
+func (w *wire) send(frames func(MAC) [][]byte) error {
 	w.mu.Lock()
 	conn, mac := w.conn, w.mac
 	w.mu.Unlock()
 	if conn == nil {
-		return fmt.Errorf("speak of %s: the device is down or missing", v)
+		return errors.New("the device is down or missing")
 	}
-	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return fmt.Errorf("speak of %s: %w", v, err)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
 	}
-	for _, frame := range frames(mac) {
-		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
-			return fmt.Errorf("speak of %s: %w", v, err)
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		for _, frame := range frames(mac) {
+			sent = errors.Join(sent, unix.Send(int(fd), frame, unix.MSG_DONTWAIT))
 		}
-	}
-	return nil
+	})
+	return errors.Join(err, sent)
 }
 
 func (w *wire) current() *packet.Conn {

@@ -4,14 +4,18 @@ package vip
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 const ms = time.Millisecond
@@ -74,7 +78,7 @@ func TestLease(t *testing.T) {
 	twoHosts(t)
 	for _, v := range []VIP{vip4, vip6} {
 		t.Run(v.Addr.String(), func(t *testing.T) {
-			h, err := OpenHolder(time.Second)
+			h, err := OpenHolder()
 			must(t, err)
 			defer h.Close()
 			is := func(want Presence) func() bool {
@@ -87,12 +91,12 @@ func TestLease(t *testing.T) {
 			if !is(Absent)() {
 				t.Fatal("there before it was put")
 			}
-			must(t, h.Put(v))
+			must(t, h.Put(v, time.Second))
 			for began := time.Now(); time.Since(began) < 2*time.Second; time.Sleep(100 * ms) {
 				if !is(Leased)() {
 					t.Fatalf("gone after %v, and it was renewed", time.Since(began))
 				}
-				must(t, h.Put(v))
+				must(t, h.Put(v, time.Second))
 			}
 			took := waitFor(t, 3*time.Second, "the kernel ends the lease", is(Absent))
 			t.Logf("a lease of 1 s ended after %v", took.Round(ms))
@@ -100,7 +104,7 @@ func TestLease(t *testing.T) {
 				t.Errorf("ended early, after %v", took)
 			}
 
-			must(t, h.Put(v))
+			must(t, h.Put(v, time.Second))
 			link, err := netlink.LinkByName("eth0")
 			must(t, err)
 			addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
@@ -115,24 +119,23 @@ func TestLease(t *testing.T) {
 			}
 			must(t, h.Remove(v)) // not there: no error
 
-			forever := h.address(v)
-			forever.ValidLft, forever.PreferedLft = 0, 0
+			forever := address(v, 0)
 			must(t, netlink.AddrAdd(link, forever))
 			if !is(Permanent)() {
 				t.Error("without a lease, and not permanent")
 			}
-			must(t, h.Put(v)) // becomes a lease
+			must(t, h.Put(v, time.Second)) // becomes a lease
 			if !is(Leased)() {
 				t.Error("put, and not leased")
 			}
 			must(t, h.Remove(v))
 		})
 	}
-	h, err := OpenHolder(time.Second)
+	h, err := OpenHolder()
 	must(t, err)
 	defer h.Close()
 	gone := VIP{Addr: vip4.Addr, Device: "nodev0"}
-	if err := h.Put(gone); err == nil {
+	if err := h.Put(gone, time.Second); err == nil {
 		t.Error("put on a device that is not there")
 	}
 	must(t, h.Remove(gone))
@@ -150,7 +153,7 @@ func TestAskAndAnnounce(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		n.Run(ctx, func(_ VIP, s Sighting) { seen <- s })
+		n.Run(ctx, func(_ VIP, s Sighting) { seen <- s }, func() { t.Error("a gateway spoke, and there is none") })
 	}()
 	defer func() { cancel(); <-done }()
 
@@ -160,9 +163,9 @@ func TestAskAndAnnounce(t *testing.T) {
 		t.Errorf("nobody has them, and %s answered", s.MAC)
 	case <-time.After(200 * ms):
 	}
-	other := &Holder{nl: peer, lease: 5 * time.Second}
+	other := &Holder{nl: peer}
 	for _, v := range vips {
-		must(t, other.Put(v))
+		must(t, other.Put(v, 5*time.Second))
 		var got Sighting
 		took := waitFor(t, 2*time.Second, "the other kernel answers", func() bool {
 			must(t, n.Ask()) // as an election does: it takes a moment to join its group
@@ -207,6 +210,90 @@ func TestAskAndAnnounce(t *testing.T) {
 	waitFor(t, 2*time.Second, "the socket is closed", func() bool { return n.Ask() != nil })
 	must(t, netlink.LinkSetUp(here))
 	waitFor(t, 5*time.Second, "the socket is open again", func() bool { return n.Ask() == nil })
+}
+
+// TestGateway holds that the default gateway on the VIPs' link is found, asked
+// and heard, in both families.
+func TestGateway(t *testing.T) {
+	peer := twoHosts(t)
+	there, err := peer.LinkByName("eth0")
+	must(t, err)
+	here, err := netlink.LinkByName("eth0")
+	must(t, err)
+	for _, test := range []struct {
+		vip          VIP
+		own, gateway string
+	}{
+		{vip4, "10.0.0.1/24", "10.0.0.254"},
+		{vip6, "2001:db8:1::1/64", "2001:db8:1::fe"},
+	} {
+		t.Run(test.gateway, func(t *testing.T) {
+			n := NewNeighbours([]VIP{test.vip})
+			must(t, n.Open())
+			signs := make(chan struct{}, 100)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				n.Run(ctx, func(VIP, Sighting) {}, func() { signs <- struct{}{} })
+			}()
+			defer func() { cancel(); <-done }()
+			if n.AskGateway() {
+				t.Fatal("asked a gateway, and there is none")
+			}
+			own, err := netlink.ParseAddr(test.own)
+			must(t, err)
+			own.Flags = unix.IFA_F_NODAD
+			must(t, netlink.AddrAdd(here, own))
+			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: here.Attrs().Index, Gw: net.ParseIP(test.gateway)}))
+			if !n.AskGateway() {
+				t.Fatal("did not find the gateway")
+			}
+			select {
+			case <-signs:
+				t.Error("nobody has the gateway's address, and it spoke")
+			case <-time.After(100 * ms):
+			}
+			prefix := netip.MustParsePrefix(test.own)
+			at, err := netlink.ParseAddr(netip.PrefixFrom(netip.MustParseAddr(test.gateway), prefix.Bits()).String())
+			must(t, err)
+			at.Flags = unix.IFA_F_NODAD
+			must(t, peer.AddrAdd(there, at))
+			waitFor(t, 2*time.Second, "the gateway speaks", func() bool {
+				n.AskGateway()
+				select {
+				case <-signs:
+					return true
+				case <-time.After(20 * ms):
+					return false
+				}
+			})
+		})
+	}
+}
+
+// TestHeldUp holds that a frame is sent however long this host was held up
+// before: here by others that want every processor.
+func TestHeldUp(t *testing.T) {
+	twoHosts(t)
+	n := NewNeighbours([]VIP{vip4, vip6})
+	must(t, n.Open())
+	defer n.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 * runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !stop.Load() {
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for began := time.Now(); time.Since(began) < 500*ms; {
+		if err := n.Announce(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func ownOf(t *testing.T) MAC {
