@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lvstun/director/config"
 	"lvstun/director/ipvs"
 	"lvstun/director/pair"
 	"lvstun/director/registry"
+	"lvstun/director/witness"
 )
 
 const (
@@ -39,30 +41,44 @@ type Kernel interface {
 
 var _ Kernel = (*ipvs.Handle)(nil)
 
+// Pair is this director's half of the pair.
+type Pair interface {
+	Status() pair.Status
+	Handover(context.Context) error
+}
+
+var _ Pair = (*pair.Pair)(nil)
+
 // Options are the parts a Director stands on.
 type Options struct {
-	Config    *config.Config
-	Kernel    Kernel
-	Pair      func() pair.Status // the pair as it stands, for status and answers
-	OwnedFile string             // where the record of own services is kept; empty: nowhere
-	Version   string
-	Log       *slog.Logger
+	Config   *config.Config
+	Kernel   Kernel
+	Pair     Pair
+	Problems func() []string // of the parts beside the core, one sentence each; for status
+	// WitnessKey is the key that a real server of this name answers questions with.
+	WitnessKey func(name string) [32]byte
+	OwnedFile  string // where the record of own services is kept; empty: nowhere
+	Version    string
+	Log        *slog.Logger
 }
 
 // A Director holds the leases and the checks and keeps the kernel's table as
 // Plan wants it. Both directors of a pair do this all the time: the table of
 // the standby is warm.
 type Director struct {
-	cfg      *config.Config
-	kernel   Kernel
-	pair     func() pair.Status
-	version  string
-	log      *slog.Logger
-	registry *registry.Registry
-	checks   *checks
-	owned    *owned
-	wake     chan struct{} // a signal, not a queue: one waiting wake-up is enough
-	ready    chan struct{}
+	cfg        atomic.Pointer[config.Config] // replaced whole by Reload
+	kernel     Kernel
+	pair       Pair
+	problems   func() []string
+	witnessKey func(name string) [32]byte
+	asker      witness.Asker
+	version    string
+	log        *slog.Logger
+	registry   *registry.Registry
+	checks     *checks
+	owned      *owned
+	wake       chan struct{} // a signal, not a queue: one waiting wake-up is enough
+	ready      chan struct{}
 
 	mu      sync.Mutex // guards what status reads
 	table   Table
@@ -73,14 +89,17 @@ type Director struct {
 // New prepares a director; Run starts it.
 func New(o Options) *Director {
 	d := &Director{
-		cfg:     o.Config,
-		kernel:  o.Kernel,
-		pair:    o.Pair,
-		version: o.Version,
-		log:     o.Log,
-		wake:    make(chan struct{}, 1),
-		ready:   make(chan struct{}),
+		kernel:     o.Kernel,
+		pair:       o.Pair,
+		problems:   o.Problems,
+		witnessKey: o.WitnessKey,
+		asker:      witness.Asker{Name: o.Config.Name},
+		version:    o.Version,
+		log:        o.Log,
+		wake:       make(chan struct{}, 1),
+		ready:      make(chan struct{}),
 	}
+	d.cfg.Store(o.Config)
 	d.registry = registry.New(LeaseTime, d.changed)
 	d.checks = newChecks(d.changed)
 	owned, err := loadOwned(o.OwnedFile)
@@ -100,6 +119,16 @@ func (d *Director) Turned() time.Time {
 	defer d.mu.Unlock()
 	return d.turned
 }
+
+// Reload goes over to another configuration: what differs changes, and nothing
+// else. Leases, verdicts and connections stay.
+func (d *Director) Reload(cfg *config.Config) {
+	d.cfg.Store(cfg)
+	d.changed()
+}
+
+// Handover gives the VIPs to the other director, or asks it for them.
+func (d *Director) Handover(ctx context.Context) error { return d.pair.Handover(ctx) }
 
 // changed wakes the reconcile loop. It never blocks.
 func (d *Director) changed() {
@@ -163,9 +192,10 @@ func (d *Director) reconcile(ctx context.Context, adopting bool) error {
 		return d.finish(ctx, Table{}, err)
 	}
 	leases := d.registry.Leases()
-	d.checks.keep(ctx, assignments(d.cfg.Services, leases))
+	services := d.cfg.Load().Services
+	d.checks.keep(ctx, assignments(services, leases))
 	table := Plan(Inputs{
-		Services: d.cfg.Services,
+		Services: services,
 		Leases:   leases,
 		Verdicts: d.checks.snapshot(),
 		Kernel:   kernel,

@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"maps"
@@ -99,7 +100,9 @@ func start(t *testing.T, k Kernel, ownedFile string, services ...config.Service)
 		Config: &config.Config{Name: "vs", Services: services, Heartbeat: config.Heartbeat{Paths: []config.Path{
 			{Local: netip.MustParseAddr("10.0.0.1"), Peer: netip.MustParseAddr("10.0.0.2")},
 		}}},
-		Kernel: k, Pair: func() pair.Status { return pair.Status{Term: 4} }, OwnedFile: ownedFile, Log: slog.New(slog.DiscardHandler),
+		Kernel: k, Pair: fakePair{}, OwnedFile: ownedFile, Log: slog.New(slog.DiscardHandler),
+		Problems:   func() []string { return nil },
+		WitnessKey: func(name string) [32]byte { return sha256.Sum256([]byte(name)) },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -112,6 +115,12 @@ func start(t *testing.T, k Kernel, ownedFile string, services ...config.Service)
 		}
 	}
 }
+
+// fakePair is a half that does nothing.
+type fakePair struct{}
+
+func (fakePair) Status() pair.Status            { return pair.Status{Term: 4} }
+func (fakePair) Handover(context.Context) error { return errors.New("nobody to hand over to") }
 
 func claims(name string) trust.Claims { return trust.Claims{Name: name, Services: []string{"HTTP"}} }
 
@@ -178,6 +187,7 @@ func TestAnswerTellsTheAgentAllItNeeds(t *testing.T) {
 			Services: []client.ServiceDefinition{{
 				Name: "HTTP", VIP: svc.VIP, Port: 80, Protocol: "tcp", Encapsulation: client.Encapsulation{Type: "ipip"}, Weight: 1,
 			}},
+			WitnessKey: sha256.Sum256([]byte("rs1")),
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("answer (-want +got):\n%s", diff)
@@ -326,6 +336,32 @@ func TestStatusJoinsDecisionsAndCounters(t *testing.T) {
 		}
 		if len(status.Leases) != 1 || !status.Leases[0].Tunnel.OK || status.Leases[0].Services[0].State != client.State(registry.Ready) {
 			t.Errorf("leases %+v", status.Leases)
+		}
+	})
+}
+
+// A reload changes what differs and nothing else: leases go on, and a service that left the configuration goes.
+func TestReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newFakeKernel()
+		second := open()
+		second.Name, second.Port = "HTTPS", 443
+		d, stop := start(t, k, "", open(), second)
+		defer stop()
+		<-d.Ready()
+		register(t, d, "rs1", report(rs1, client.Ready, 5))
+		time.Sleep(2 * coalesce)
+		wantWeights(t, k, map[string]map[string]int{webKey: {rs1.String(): 5}, "10.0.0.50:443/tcp": {}})
+
+		bounded := open()
+		bounded.Register.MaxWeight = 2
+		d.Reload(&config.Config{Name: "vs", Services: []config.Service{bounded}})
+		time.Sleep(2 * coalesce)
+		wantWeights(t, k, map[string]map[string]int{webKey: {rs1.String(): 2}})
+		if _, err := d.Register(t.Context(), claims("rs2"), client.Registration{
+			Address: rs2, Services: []client.ServiceReport{{Name: "HTTPS", State: client.Ready}},
+		}); !errors.Is(err, api.ErrUnknownService) {
+			t.Errorf("registering into a service that left: %v", err)
 		}
 	})
 }

@@ -20,12 +20,13 @@ var _ api.Backend = (*Director)(nil)
 // address the API has already held against its claims. What the operator does
 // not allow is refused whole: nothing changes.
 func (d *Director) Register(_ context.Context, claims trust.Claims, r client.Registration) (client.Answer, error) {
+	cfg := d.cfg.Load()
 	var definitions []client.ServiceDefinition
 	lease := registry.Claim{Name: claims.Name, Address: r.Address, Session: r.Session, Report: r.Tunnel}
 	for _, s := range r.Services {
-		svc, ok := d.service(s.Name)
+		svc, ok := service(cfg, s.Name)
 		if !ok {
-			return client.Answer{}, fmt.Errorf("%w: %s has no service %q", api.ErrUnknownService, d.cfg.Name, s.Name)
+			return client.Answer{}, fmt.Errorf("%w: %s has no service %q", api.ErrUnknownService, cfg.Name, s.Name)
 		}
 		if !MayRegister(svc, r.Address) {
 			return client.Answer{}, fmt.Errorf("%w: service %q neither lists the server %s nor covers it by register.from",
@@ -39,14 +40,15 @@ func (d *Director) Register(_ context.Context, claims trust.Claims, r client.Reg
 	if err := d.registry.Put(lease); err != nil {
 		return client.Answer{}, refusal(err)
 	}
-	p := d.pair()
+	p := d.pair.Status()
 	return client.Answer{
-		Director:  d.cfg.Name,
-		Role:      p.Role.String(),
-		Term:      p.Term,
-		Lease:     client.Duration(LeaseTime),
-		Directors: d.addresses(),
-		Services:  definitions,
+		Director:   cfg.Name,
+		Role:       p.Role.String(),
+		Term:       p.Term,
+		Lease:      client.Duration(LeaseTime),
+		Directors:  addresses(cfg),
+		Services:   definitions,
+		WitnessKey: d.witnessKey(claims.Name),
 	}, nil
 }
 
@@ -66,12 +68,12 @@ func refusal(err error) error {
 	return err
 }
 
-func (d *Director) service(name string) (config.Service, bool) {
-	i := slices.IndexFunc(d.cfg.Services, func(s config.Service) bool { return s.Name == name })
+func service(cfg *config.Config, name string) (config.Service, bool) {
+	i := slices.IndexFunc(cfg.Services, func(s config.Service) bool { return s.Name == name })
 	if i < 0 {
 		return config.Service{}, false
 	}
-	return d.cfg.Services[i], true
+	return cfg.Services[i], true
 }
 
 // definition is what a real server must know to serve and to check a service.
@@ -96,9 +98,9 @@ func definition(svc config.Service, addr netip.Addr) client.ServiceDefinition {
 }
 
 // addresses are the directors' own: both ends of every heartbeat path.
-func (d *Director) addresses() []netip.Addr {
+func addresses(cfg *config.Config) []netip.Addr {
 	var out []netip.Addr
-	for _, p := range d.cfg.Heartbeat.Paths {
+	for _, p := range cfg.Heartbeat.Paths {
 		out = append(out, p.Local, p.Peer)
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

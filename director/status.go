@@ -3,9 +3,11 @@ package director
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"lvstun/director/client"
+	"lvstun/director/config"
 	"lvstun/director/ipvs"
 	"lvstun/director/pair"
 	"lvstun/director/registry"
@@ -17,19 +19,20 @@ const statusTimeout = 2 * time.Second
 // Status is the director as it stands, for people and programs. Counters come
 // from the kernel at the time of the call.
 func (d *Director) Status() client.Status {
-	p := d.pair()
+	p, cfg := d.pair.Status(), d.cfg.Load()
 	d.mu.Lock()
 	table, failing := d.table, d.failing
 	d.mu.Unlock()
 	out := client.Status{
-		Name:       d.cfg.Name,
+		Name:       cfg.Name,
 		Version:    d.version,
 		Role:       p.Role.String(),
 		RoleReason: p.Reason,
 		Term:       p.Term,
 		RoleSince:  p.Since,
 		Pair:       pairStatus(p),
-		Problems:   p.Problems,
+		Problems:   slices.Concat(p.Problems, d.problems()),
+		Rule:       p.Witnesses.String(),
 	}
 	for _, v := range p.VIPs {
 		out.VIPs = append(out.VIPs, client.VIPStatus{Addr: v.Addr, Device: v.Device, Held: v.Held, Error: vipError(v)})
@@ -43,7 +46,7 @@ func (d *Director) Status() client.Status {
 	if err != nil {
 		out.Problems = append(out.Problems, "connections and counters are unknown: "+err.Error())
 	}
-	out.Services = d.serviceStatus(table, kernel)
+	out.Services = serviceStatus(cfg.Services, table, kernel)
 	for _, l := range d.registry.Leases() {
 		out.Leases = append(out.Leases, leaseStatus(l))
 	}
@@ -60,7 +63,7 @@ func pairStatus(p pair.Status) client.PairStatus {
 	}
 	if p.Peer.Name != "" {
 		out.Peer = client.PeerStatus{
-			Name: p.Peer.Name, Alive: p.Peer.Alive, Role: p.Peer.Role.String(), Term: p.Peer.Term, DigestMatches: p.Peer.DigestMatches,
+			Name: p.Peer.Name, Alive: p.Peer.Alive, Role: p.Peer.Role.String(), Term: p.Peer.Term, DigestMatches: p.Peer.DigestMatches, Differs: p.Peer.Differs,
 		}
 	}
 	for _, t := range p.Transitions {
@@ -80,7 +83,7 @@ func vipError(v pair.VIPStatus) string {
 }
 
 // serviceStatus joins the decisions of the last plan with the kernel's counts.
-func (d *Director) serviceStatus(table Table, kernel []ipvs.Service) []client.ServiceStatus {
+func serviceStatus(services []config.Service, table Table, kernel []ipvs.Service) []client.ServiceStatus {
 	counted := make(map[ipvs.Key]ipvs.Service, len(kernel))
 	for _, s := range kernel {
 		counted[s.Key] = s
@@ -90,7 +93,7 @@ func (d *Director) serviceStatus(table Table, kernel []ipvs.Service) []client.Se
 		decided[dec.Service] = append(decided[dec.Service], dec)
 	}
 	var out []client.ServiceStatus
-	for _, svc := range d.cfg.Services {
+	for _, svc := range services {
 		k := counted[svc.Key()]
 		s := client.ServiceStatus{
 			Name: svc.Name, VIP: svc.VIP, Port: svc.Port, Protocol: svc.Protocol.String(), FWMark: svc.FWMark,

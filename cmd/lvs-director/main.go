@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(), checkCommand(), statusCommand(), saveCommand(), keygenCommand(), tokenCommand())
+	root.AddCommand(runCommand(), checkCommand(), statusCommand(), handoverCommand(), saveCommand(), keygenCommand(), tokenCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

@@ -27,9 +27,9 @@ func TestScripts(t *testing.T) {
 func TestPrintStatus(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	status := client.Status{
-		Name: "vs", Role: "active", RoleReason: "the peer is silent", Term: 4, RoleSince: now.Add(-90 * time.Second),
+		Name: "vs", Role: "active", RoleReason: "the peer is silent", Term: 4, Rule: "plain rules: no witnesses", RoleSince: now.Add(-90 * time.Second),
 		Pair: client.PairStatus{
-			Peer: client.PeerStatus{Name: "vs_bk", Role: "standby", Term: 3},
+			Peer: client.PeerStatus{Name: "vs_bk", Role: "standby", Term: 3, Differs: []string{"services"}},
 			Paths: []client.PathStatus{{
 				Local: addr("10.0.0.1"), Peer: addr("10.0.0.2"), State: "up", LastHeard: now.Add(-time.Second),
 				Sent: 10, Received: 9, Dropped: map[string]uint64{"forged": 2, "replay": 1},
@@ -48,8 +48,9 @@ func TestPrintStatus(t *testing.T) {
 		Problems: []string{"something is wrong"},
 	}
 	const want = `director  vs                 active for 2m, term 4: the peer is silent
-peer      vs_bk              standby, term 3, ITS CONFIGURATION DIFFERS
+peer      vs_bk              standby, term 3, ITS CONFIGURATION DIFFERS: services
 path      10.0.0.1–10.0.0.2  up, heard 1s ago, 10 sent, 9 received, 3 dropped
+rule                         plain rules: no witnesses
 vip       10.0.0.50          here on eth0
 
 HTTP  10.0.0.50:80/tcp  wlc  5 connections, 30 packets, 2000 bytes in

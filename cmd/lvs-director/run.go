@@ -30,14 +30,18 @@ func runCommand() *cobra.Command {
 		Short: "Be a director until told to stop",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(path, format, cmd.ErrOrStderr())
+			load := func() (*config.Config, error) {
+				cfg, err := loadConfig(path, format, cmd.ErrOrStderr())
+				if err == nil && keyFile != "" {
+					cfg.ClusterKeyFile = keyFile
+				}
+				return cfg, err
+			}
+			cfg, err := load()
 			if err != nil {
 				return err
 			}
-			if keyFile != "" {
-				cfg.ClusterKeyFile = keyFile
-			}
-			return serve(cmd.Context(), cfg, socket, cmd.ErrOrStderr())
+			return serve(cmd.Context(), cfg, load, socket, cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig, "director.yaml, or a file named lvs.cf")
@@ -55,16 +59,16 @@ type task interface {
 
 // serve wires the parts together and runs them. The first to fail stops all:
 // the service manager starts a fresh process, which adopts the kernel's table.
-func serve(ctx context.Context, cfg *config.Config, socket string, logTo io.Writer) error {
+func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), socket string, logTo io.Writer) error {
 	log := slog.New(slog.NewTextHandler(logTo, nil))
-	own, err := ownAddresses()
-	if err != nil {
-		return err
-	}
-	if err := cfg.Localize(own); err != nil {
+	if err := localize(cfg); err != nil {
 		return err
 	}
 	key, err := trust.ReadKeyFile(cfg.ClusterKeyFile)
+	if err != nil {
+		return err
+	}
+	identity, err := key.ServerTLS()
 	if err != nil {
 		return err
 	}
@@ -77,27 +81,35 @@ func serve(ctx context.Context, cfg *config.Config, socket string, logTo io.Writ
 		return fmt.Errorf("make the folder for the socket: %w", err)
 	}
 
-	two, err := pair.New(pairConfig(cfg, key), log)
+	group, ctx := errgroup.WithContext(ctx)
+	pairCfg := pairConfig(cfg, key)
+	problems := func() []string { return nil }
+	if cfg.Sync.Device != "" {
+		connSync := director.NewConnSync(kernel, cfg.Sync.Device, cfg.Sync.ID, log)
+		pairCfg.OnRole, problems = connSync.Follow, connSync.Problems
+		group.Go(func() error { return connSync.Run(ctx) })
+	}
+	var core *director.Director // made below, before anything asks
+	pairCfg.AskWitnesses = func(ctx context.Context) pair.WitnessReport { return core.AskWitnesses(ctx) }
+	two, err := pair.New(pairCfg, log)
 	if err != nil {
 		return err
 	}
-	core := director.New(director.Options{
-		Config: cfg, Kernel: kernel, Pair: two.Status, OwnedFile: ownedFile, Version: version, Log: log,
+	core = director.New(director.Options{
+		Config: cfg, Kernel: kernel, Pair: two, Problems: problems, WitnessKey: key.WitnessKey,
+		OwnedFile: ownedFile, Version: version, Log: log,
 	})
-	identity, err := key.ServerTLS()
-	if err != nil {
-		return err
-	}
 	server := api.New(api.Config{
 		Listen: cfg.API, Socket: socket, Web: cfg.Web, TLS: identity, Tokens: key, Backend: core,
 	}, log)
 
 	tasks := []task{core, two, server}
-	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range tasks {
 		group.Go(func() error { return t.Run(ctx) })
 	}
 	group.Go(func() error { return supervise(ctx, tasks, core.Turned, log) })
+	r := reloader{cfg: cfg, load: load, key: key, pair: two, core: core, log: log}
+	group.Go(func() error { return r.run(ctx) })
 	return group.Wait()
 }
 
@@ -150,10 +162,13 @@ func notify(state string) error {
 func pairConfig(cfg *config.Config, key trust.ClusterKey) pair.Config {
 	out := pair.Config{
 		Name: cfg.Name, Key: key.HeartbeatKey(), Port: cfg.Heartbeat.Port,
-		Interval: cfg.Heartbeat.Interval, Dead: cfg.Heartbeat.Dead, Lease: cfg.VIPLease, Digest: cfg.Digest,
+		Interval: cfg.Heartbeat.Interval, Dead: cfg.Heartbeat.Dead, Lease: cfg.VIPLease,
 	}
 	for _, p := range cfg.Heartbeat.Paths {
 		out.Paths = append(out.Paths, pair.Path{Local: p.Local, Peer: p.Peer})
+	}
+	for _, p := range cfg.Parts() {
+		out.Parts = append(out.Parts, pair.Part{Name: p.Name, Digest: p.Digest})
 	}
 	seen := make(map[netip.Addr]bool)
 	for _, s := range cfg.Services {
@@ -163,6 +178,15 @@ func pairConfig(cfg *config.Config, key trust.ClusterKey) pair.Config {
 		}
 	}
 	return out
+}
+
+// localize turns the heartbeat paths to this host's side.
+func localize(cfg *config.Config) error {
+	own, err := ownAddresses()
+	if err != nil {
+		return err
+	}
+	return cfg.Localize(own)
 }
 
 // ownAddresses are this host's, to tell which end of a heartbeat path it is.

@@ -46,13 +46,16 @@ func printStatus(w io.Writer, s client.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "director\t%s\t%s for %s, term %d: %s\n", s.Name, s.Role, span(now.Sub(s.RoleSince)), s.Term, s.RoleReason)
 	if p := s.Pair.Peer; p.Name != "" {
-		fmt.Fprintf(t, "peer\t%s\t%s, term %d%s\n", p.Name, p.Role, p.Term, mismatch(p.DigestMatches))
+		fmt.Fprintf(t, "peer\t%s\t%s, term %d%s\n", p.Name, p.Role, p.Term, mismatch(p))
 	} else if len(s.Pair.Paths) > 0 {
 		fmt.Fprintf(t, "peer\t-\tnot heard yet\n")
 	}
 	for _, p := range s.Pair.Paths {
 		fmt.Fprintf(t, "path\t%s–%s\t%s, heard %s, %d sent, %d received%s\n",
 			p.Local, p.Peer, p.State, ago(now, p.LastHeard), p.Sent, p.Received, dropped(p.Dropped))
+	}
+	if len(s.Pair.Paths) > 0 {
+		fmt.Fprintf(t, "rule\t\t%s\n", s.Rule)
 	}
 	for _, v := range s.VIPs {
 		held := "not here"
@@ -106,9 +109,12 @@ func serviceLine(s client.ServiceStatus) string {
 		s.Name, at, s.Scheduler, s.Stats.Conns, s.Stats.InPackets, s.Stats.InBytes)
 }
 
-func mismatch(matches bool) string {
-	if matches {
+func mismatch(p client.PeerStatus) string {
+	switch {
+	case p.DigestMatches:
 		return ""
+	case len(p.Differs) > 0:
+		return ", ITS CONFIGURATION DIFFERS: " + strings.Join(p.Differs, ", ")
 	}
 	return ", ITS CONFIGURATION DIFFERS"
 }

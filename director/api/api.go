@@ -29,6 +29,9 @@ type Backend interface {
 	Leave(ctx context.Context, claims trust.Claims, session uint64) error
 	// Status is how the director stands.
 	Status() client.Status
+	// Handover gives the VIPs to the other director, or asks it for them. Its
+	// error is a sentence for the operator.
+	Handover(ctx context.Context) error
 }
 
 // What a Backend's error may wrap, and the HTTP status each becomes.

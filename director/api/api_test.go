@@ -70,6 +70,8 @@ type backend struct {
 	calls []any
 	err   error
 	block chan struct{}
+
+	handover error
 }
 
 type (
@@ -100,6 +102,8 @@ func (b *backend) Register(_ context.Context, c trust.Claims, r client.Registrat
 func (b *backend) Leave(_ context.Context, c trust.Claims, session uint64) error {
 	return b.call(left{c, session})
 }
+
+func (b *backend) Handover(context.Context) error { return b.handover }
 
 func (b *backend) Status() client.Status {
 	return client.Status{Name: "vs", Role: "active", Term: 3, Version: "1"}

@@ -13,6 +13,13 @@ import (
 func (s *Server) localHandler() http.Handler {
 	mux := http.NewServeMux()
 	s.readOnly(mux)
+	mux.HandleFunc("POST /v1/handover", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.cfg.Backend.Handover(r.Context()); err != nil {
+			refusal{status: http.StatusConflict, sentence: err.Error()}.write(w)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	return mux
 }
 

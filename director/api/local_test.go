@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -39,6 +40,31 @@ func TestLocalSocket(t *testing.T) {
 	}
 	if _, err := os.Stat(s.socket); !os.IsNotExist(err) {
 		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestHandover(t *testing.T) {
+	s := serve(t, nil)
+	c := client.Local(s.socket)
+	defer c.Close()
+	if err := c.Handover(t.Context()); err != nil {
+		t.Errorf("handover: %v", err)
+	}
+	s.backend.handover = errors.New("no standby is ready")
+	var refused *client.Error
+	if err := c.Handover(t.Context()); !errors.As(err, &refused) || refused.Status != http.StatusConflict || refused.Sentence != "no standby is ready" {
+		t.Errorf("error %v, want the backend's sentence and 409", err)
+	}
+	// The page and the agents have no such thing.
+	web := httptest.NewServer(s.webHandler())
+	defer web.Close()
+	resp, err := http.Post(web.URL+"/v1/handover", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode/100 != 4 {
+		t.Errorf("the page's listener answers %s to a handover", resp.Status)
 	}
 }
 

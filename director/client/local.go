@@ -41,5 +41,18 @@ func (c *LocalClient) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
+// Handover has the director give the VIPs to the other one, or ask it for them.
+// It returns when that is under way. A refusal is an *Error.
+func (c *LocalClient) Handover(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://lvs-director/v1/handover", nil)
+	if err != nil {
+		return err
+	}
+	if err := exchange(c.http, req, maxAnswer, nil); err != nil {
+		return fmt.Errorf("ask the director at %s: %w", c.path, err)
+	}
+	return nil
+}
+
 // Close closes the connection that is kept.
 func (c *LocalClient) Close() { c.transport.CloseIdleConnections() }

@@ -14,6 +14,7 @@ type Status struct {
 	RoleReason string            `json:"role_reason"`
 	Term       uint64            `json:"term"`
 	RoleSince  time.Time         `json:"role_since"`
+	Rule       string            `json:"rule"` // by which a silent peer is taken for dead
 	Pair       PairStatus        `json:"pair"`
 	VIPs       []VIPStatus       `json:"vips"`
 	Services   []ServiceStatus   `json:"services"`
@@ -46,11 +47,12 @@ type PathStatus struct {
 
 // PeerStatus is the other director, as its beats tell it.
 type PeerStatus struct {
-	Name          string `json:"name"` // empty: none was heard yet
-	Alive         bool   `json:"alive"`
-	Role          string `json:"role"`
-	Term          uint64 `json:"term"`
-	DigestMatches bool   `json:"digest_matches"` // its configuration is this one's
+	Name          string   `json:"name"` // empty: none was heard yet
+	Alive         bool     `json:"alive"`
+	Role          string   `json:"role"`
+	Term          uint64   `json:"term"`
+	DigestMatches bool     `json:"digest_matches"`    // its configuration is this one's
+	Differs       []string `json:"differs,omitempty"` // the parts of the configuration that are not
 }
 
 // Transition is a change of role.

@@ -23,7 +23,7 @@ type Config struct {
 	VIPLease       time.Duration // kernel lifetime of the VIP: whole seconds, 1s–1h; default 2s
 	API            string        // listen address of the HTTPS API; default ":3637"
 	Web            string        // listen address of the read-only page; default "127.0.0.1:3636"
-	Sync           Sync          // of connections; it has no effect yet
+	Sync           Sync          // of connections to the standby
 	Services       []Service     // in the order of the file, active ones only
 
 	// Digest is SHA-256 over what both directors must agree on: heartbeat timing, lease and services, in no

@@ -65,3 +65,35 @@ services:
 		})
 	}
 }
+
+// A person is told which part differs, and no other.
+func TestParts(t *testing.T) {
+	const base = `
+name: vs
+services:
+  - {name: a, vip: 10.0.0.50, device: eth0, port: 80}
+`
+	parts := func(text string) []Part {
+		cfg, _ := mustParse(t, "director.yaml", text)
+		return cfg.Parts()
+	}
+	for _, tt := range []struct{ old, new, want string }{
+		{"name: vs", "name: vs_bk", ""},
+		{"name: vs", "name: vs\nvip: {lease: 3s}", "heartbeat and lease"},
+		{"name: vs", "name: vs\nsync: {device: eth0, id: 7}", "sync"},
+		{"10.0.0.50", "10.0.0.51", "VIPs services"},
+		{"port: 80", "port: 80, scheduler: rr", "services"},
+		{"port: 80", "port: 80, check: {rise: 3}", "checks"},
+	} {
+		var differ []string
+		have := parts(base)
+		for i, p := range parts(strings.ReplaceAll(base, tt.old, tt.new)) {
+			if p != have[i] {
+				differ = append(differ, p.Name)
+			}
+		}
+		if got := strings.Join(differ, " "); got != tt.want {
+			t.Errorf("%s for %s: parts that differ: %q, want %q", tt.new, tt.old, got, tt.want)
+		}
+	}
+}

@@ -80,7 +80,6 @@ func (h *heartbeat) validate(found *findings) {
 }
 
 func (s *syncDaemon) validate(found *findings) {
-	found.warn("sync", "", "has no effect yet: connections are not synchronised in this version")
 	checkDevice(found, "sync.device", s.Device)
 	if s.ID < 0 || s.ID > 255 {
 		found.fail("sync.id", strconv.Itoa(s.ID), "must be between 0 and 255")
