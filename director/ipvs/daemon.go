@@ -175,7 +175,7 @@ func (h *Handle) SyncDaemons(ctx context.Context) ([]SyncDaemon, error) {
 // SyncReport says what an ApplySync did.
 type SyncReport struct {
 	Ops    []string // every start and stop the kernel took, in order, in words
-	Rounds int      // how often the daemons were read; above 1 where someone else started one meanwhile
+	Rounds int      // how often the daemons were read; above 1 where someone else started one meanwhile, or an answer was lost
 }
 
 // Changed tells whether the ApplySync started or stopped anything.
@@ -284,11 +284,17 @@ func (h *Handle) runSync(ctx context.Context, ops []syncOp, r *SyncReport) (stal
 			if o.stop {
 				staying = o.daemon.State
 			}
-			stale = stale || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOBUFS)
+			stale = stale || errors.Is(err, unix.EEXIST) || isUnanswered(err)
 			errs = append(errs, fmt.Errorf("%s: %w", o, explainSync(o.daemon, err)))
 		}
 	}
 	return stale, errors.Join(errs...)
+}
+
+// isUnanswered tells errors that leave open whether the operation was done. A daemon that is stopped before its thread
+// has run once is the usual one: kthread_stop is then interrupted, the daemon gone, and no answer comes.
+func isUnanswered(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS)
 }
 
 // explainSync turns the errno of a start or stop into a sentence where the kernel means something by it.

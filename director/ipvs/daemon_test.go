@@ -234,22 +234,44 @@ func TestApplySyncMeetsOthers(t *testing.T) {
 	}
 }
 
-// An answer that was lost leaves open whether the daemon was started.
+// An answer that was lost leaves open whether the daemon was started or stopped.
 func TestApplySyncLostAnswer(t *testing.T) {
-	f := &fakeKernel{table: newTable()}
-	lost := false
-	f.fail = func(_ int, cmd uint8) error {
-		if cmd != cmdNewDaemon || lost {
-			return nil
-		}
-		lost = true
-		if err := f.sync.do(cmd, encodeDaemon(master)); err != nil {
-			t.Fatal(err)
-		}
-		return unix.ENOBUFS
+	tests := []struct {
+		name       string
+		have, want []SyncDaemon
+		cmd        uint8
+		errno      error
+		ops        []string
+	}{
+		{"of a start", nil, []SyncDaemon{master}, cmdNewDaemon, unix.ENOBUFS, nil},
+		{"of a stop", []SyncDaemon{backup}, nil, cmdDelDaemon, unix.EAGAIN, nil},
+		{"of a stop, interrupted", []SyncDaemon{backup}, nil, cmdDelDaemon, unix.EINTR, nil},
+		{"of a restart", []SyncDaemon{master}, []SyncDaemon{prompt}, cmdDelDaemon, unix.EAGAIN,
+			[]string{"start sync daemon master on eth0 (id 50, messages of 1 bytes)"}},
 	}
-	if r := mustSync(t, &Handle{t: f}, master); r.Changed() || r.Rounds != 2 {
-		t.Errorf("%d rounds, did %v", r.Rounds, r.Ops)
+	for _, tt := range tests {
+		f := &fakeKernel{table: newTable()}
+		h := &Handle{t: f}
+		mustSync(t, h, tt.have...)
+		lost := false
+		f.fail = func(_ int, cmd uint8) error {
+			if cmd != tt.cmd || lost {
+				return nil
+			}
+			lost = true
+			d := append(tt.have, tt.want...)[0]
+			if err := f.sync.do(cmd, encodeDaemon(d)); err != nil {
+				t.Fatal(err)
+			}
+			return tt.errno
+		}
+		r := mustSync(t, h, tt.want...)
+		if d := cmp.Diff(SyncReport{Ops: tt.ops, Rounds: 2}, r); d != "" || !lost {
+			t.Errorf("%s: report (-want +got)\n%s", tt.name, d)
+		}
+		if len(f.sync.running) != len(tt.want) {
+			t.Errorf("%s: %s run", tt.name, &f.sync)
+		}
 	}
 }
 

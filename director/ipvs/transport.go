@@ -21,8 +21,10 @@ type transport interface {
 	close()
 }
 
-// answerTimeout bounds how long the kernel may think about one request; making a service may load a module.
-const answerTimeout = 10 // seconds
+// answerTimeout bounds the wait for an answer after the kernel has taken the request. It works while it takes it, however
+// long that lasts, so that the answer is there at once, or never: a request that the kernel calls interrupted gets none
+// (netlink_rcv_skb), and then the error is EAGAIN.
+const answerTimeout = 1 // second
 
 // kernelTransport is the transport to the running kernel, in the network namespace it was opened in.
 type kernelTransport struct {
