@@ -1,0 +1,109 @@
+package tuning
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// origin is what a setting was before the first change, and every value that was written since: with one of these it
+// is ours to put back, with any other somebody else's.
+type origin struct {
+	Original string   `json:"original"`
+	Written  []string `json:"written"`
+}
+
+// record is every setting that is, or is about to be, changed, by its key with slashes. Its file dies with the
+// kernel's settings: it belongs under /run.
+type record map[string]origin
+
+// parseRecord reads a record and takes nothing that it would not have written.
+func parseRecord(text []byte) (record, error) {
+	r := record{}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, err
+	}
+	if r == nil { // the text is null
+		return record{}, nil
+	}
+	for key, o := range r {
+		if !fs.ValidPath(key) || !strings.HasPrefix(key, "net/") {
+			return nil, fmt.Errorf("%q is not the key of a network setting", key)
+		}
+		for _, v := range append(o.Written, o.Original) {
+			if v == "" || v != normal(v) {
+				return nil, fmt.Errorf("%s: %q is not a value", key, v)
+			}
+		}
+	}
+	return r, nil
+}
+
+// loadRecord reads the record; a file that is not there is an empty one.
+func loadRecord(path string) (record, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, nil
+	}
+	var r record
+	if err == nil {
+		r, err = parseRecord(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the record of the original settings %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// save puts the record into its file, whole or not at all, and returns when it would survive a crash. An empty record
+// has no file.
+func (r record) save(path string) error {
+	err := r.replace(path)
+	if err != nil {
+		return fmt.Errorf("record the original settings: %w", err)
+	}
+	return nil
+}
+
+func (r record) replace(path string) error {
+	if len(r) == 0 {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	next := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new") // there is one writer
+	tmp, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(append(text, '\n'))
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// with returns a record that also holds that key had the value have and is about to get value.
+func (r record) with(key, have, value string) record {
+	grown := maps.Clone(r)
+	o, ok := grown[key]
+	if !ok {
+		o.Original = have
+	}
+	if !slices.Contains(o.Written, value) {
+		o.Written = append(slices.Clone(o.Written), value)
+	}
+	grown[key] = o
+	return grown
+}

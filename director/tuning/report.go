@@ -1,0 +1,48 @@
+package tuning
+
+import "fmt"
+
+// State is what became of a setting.
+type State string
+
+// The states. In Held and Changed the setting serves.
+const (
+	Held    State = "held"    // found as wanted
+	Changed State = "changed" // made so; the original is recorded
+	Audited State = "audited" // not as wanted, and only looked at
+	Refused State = "refused" // not as wanted: it could not be set, and the report's problems say why
+	Missing State = "missing" // the kernel has no such setting (now): module or device not there, or an older kernel
+)
+
+// Finding is one setting as it was last looked at.
+type Finding struct {
+	Key      string // as sysctl(8) prints it
+	Have     string // "" where State is Missing
+	Want     string // in words
+	Original string // what it was before the first change; only where State is Changed
+	Why      string
+	Severity
+	State
+	Set bool // the Keeper may set it
+}
+
+// Serves tells whether nobody need care: the value is as wanted, or what is only looked at is not there.
+func (f Finding) Serves() bool {
+	return f.State == Held || f.State == Changed || f.State == Missing && !f.Set
+}
+
+// String returns a sentence: "net.ipv4.vs.conntrack is 1, should be 0: connection tracking costs time, …".
+func (f Finding) String() string {
+	have := "is " + f.Have
+	if f.State == Missing {
+		have = "is missing"
+	}
+	return fmt.Sprintf("%s %s, should be %s: %s", f.Key, have, f.Want, f.Why)
+}
+
+// Report is how things stand.
+type Report struct {
+	Findings []Finding // in the order of the settings
+	Problems []string  // why settings are not set or not put back: one sentence for each reason
+	Drifts   uint64    // how often a setting that had been as wanted was found changed, and set again
+}

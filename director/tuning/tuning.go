@@ -1,0 +1,82 @@
+// Package tuning knows the kernel settings that matter on a director: which value each should have and why, which of
+// them a director sets itself and which it only looks at. A Keeper keeps them so, and puts back what it found.
+package tuning
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Severity says what a value that does not serve costs.
+type Severity string
+
+// The severities.
+const (
+	Loss   Severity = "loss"   // clients lose flows or the VIP, at the latest when it moves
+	Advice Severity = "advice" // works, but worse than it could, or not in every network
+)
+
+// Rule says how a value is compared with the wanted one.
+type Rule string
+
+// The rules.
+const (
+	Exactly Rule = "exactly"
+	AtLeast Rule = "at least" // numbers; for settings of one number
+)
+
+// Setting is one kernel setting as a director wants it.
+type Setting struct {
+	// Key in either of sysctl(8)'s forms: with slashes, dots are part of a name (net/ipv4/conf/eth0.100/arp_ignore);
+	// with dots, slashes stand for dots in a name. Which form it is the first separator tells.
+	Key string
+
+	// With is a second key, for settings that are only looked at: the kernel takes the larger of the two, as it does
+	// of conf/all and of the device (IN_DEV_MAXCONF and IN_DEV_ORCONF in linux/inetdevice.h).
+	With string
+
+	Rule  Rule   // of Value; "" is Exactly
+	Value string // one number, or several with a space between
+	Or    []string
+	Why   string // a sentence, with its source
+	Severity
+
+	// Set tells that a Keeper may set it; else it is only looked at.
+	Set bool
+}
+
+// serves tells whether a host with the value have is as the setting wants it.
+func (s Setting) serves(have string) bool {
+	if have == s.Value || slices.Contains(s.Or, have) {
+		return true
+	}
+	if s.Rule != AtLeast {
+		return false
+	}
+	least, err := strconv.ParseInt(s.Value, 10, 64)
+	number, err2 := strconv.ParseInt(have, 10, 64)
+	return err == nil && err2 == nil && number >= least
+}
+
+// Want is the wanted value in words: "1", "3 or 2", "at least 2048".
+func (s Setting) Want() string {
+	if s.Rule == AtLeast {
+		return fmt.Sprintf("%s %s", AtLeast, s.Value)
+	}
+	return strings.Join(append([]string{s.Value}, s.Or...), " or ")
+}
+
+// slashed returns key as a path below /proc/sys.
+func slashed(key string) string {
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		return swapped.Replace(key)
+	}
+	return key
+}
+
+// dotted returns key as sysctl(8) prints it.
+func dotted(key string) string { return swapped.Replace(slashed(key)) }
+
+var swapped = strings.NewReplacer(".", "/", "/", ".")
