@@ -185,7 +185,7 @@ func (k *Keeper) change(wanted []Setting, findings []Finding) {
 			continue
 		}
 		was, known := k.last[f.Key]
-		if known && was.Serves() && was.State != Missing && was.Want == f.Want {
+		if known && was.Serves() && was.Want == f.Want {
 			k.drifts++
 			k.log.Warn("kernel setting had been changed, set again", "key", f.Key, "old", f.Have, "new", s.Value, "reason", s.Why)
 		} else {

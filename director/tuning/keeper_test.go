@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeHost is a kernel in memory. It takes the value 99 and ignores it, and does what fail says first.
+// fakeHost is a kernel in memory. It takes the value 99 and ignores it, and makes 9 of 98; a write does what fail says
+// first.
 type fakeHost struct {
 	values map[string]string
 	writes []string
@@ -53,8 +54,11 @@ func (h *fakeHost) write(key, value string) error {
 		return fs.ErrNotExist
 	}
 	h.writes = append(h.writes, key+"="+value)
-	if value == "99" {
+	switch value {
+	case "99":
 		return nil
+	case "98":
+		value = "9"
 	}
 	h.values[key] = value
 	return nil
@@ -212,6 +216,9 @@ func TestKeeperAfterACrash(t *testing.T) {
 net.b/x changed "0 1" of "0 1 or 0 2", was "3 50"
 `, r.states())
 		}
+		if !set {
+			same(t, "what is only looked at", "3 50", h.values["net/b.x"])
+		}
 		same(t, "drifts", uint64(0), r.Report().Drifts)
 		r.stop()
 		want := map[string]string{"net/a": "0", "net/b.x": "3 50"}
@@ -236,6 +243,10 @@ net.c missing "" of "0", was ""
 	same(t, "problems", []string(nil), r.Report().Problems)
 	r.said(t, `WARN "kernel setting does not serve" key=net.a state=audited have=0 want=1 reason=so
 `)
+	h.values["net/a"] = "5"
+	r.turn()
+	r.said(t, `WARN "kernel setting does not serve" key=net.a state=audited have=5 want=1 reason=so
+`)
 	r.stop()
 	same(t, "writes", []string(nil), h.writes)
 }
@@ -251,8 +262,8 @@ func TestKeeperTroubles(t *testing.T) {
 			return nil
 		}
 	}
-	wrong := settingA
-	wrong.Value = "99"
+	ignored, bent := settingA, settingA
+	ignored.Value, bent.Value = "99", "98"
 	tests := []struct {
 		name     string
 		fail     func(key, value string) error
@@ -279,7 +290,12 @@ func TestKeeperTroubles(t *testing.T) {
 			host:     map[string]string{"net/a": "0", "net/b.x": "0 1"},
 		},
 		{
-			name: "one ignored", a: wrong,
+			name: "one bent", a: bent,
+			problems: []string{"set net.a to 98 (it is 0): the kernel ignores that value"},
+			host:     map[string]string{"net/a": "0", "net/b.x": "0 1"},
+		},
+		{
+			name: "one ignored", a: ignored,
 			problems: []string{"set net.a to 99 (it is 0): the kernel ignores that value"},
 			host:     map[string]string{"net/a": "0", "net/b.x": "0 1"},
 		},
@@ -332,6 +348,9 @@ func TestKeeperTroubles(t *testing.T) {
 			}
 			r.stop()
 			same(t, "host after the stop", before, h.values)
+			if log := r.logged(); strings.Contains(log, "somebody else") {
+				t.Errorf("what was never changed is called somebody else's:\n%s", log)
+			}
 			if got, _ := os.ReadFile(file); string(got) != tt.state {
 				t.Errorf("the record is %q", got)
 			}
