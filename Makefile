@@ -1,6 +1,7 @@
 # make lab    the whole cluster on real IPVS, from nothing, narrated
 # make test   unit tests with the race detector, then the kernel tests and scenarios inside the lab
 # make soak   the simulation of the pair, millions of scenarios
+# make bench-failover   what a client sees of failovers, beside keepalived
 # make lint   gofmt, go vet, staticcheck
 # make build  bin/lvs-director, bin/lvs-agent, bin/lab
 #
@@ -13,7 +14,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNEL_DIRS  = $(sort $(dir $(shell find . -name '*_kernel_test.go' -not -path './bin/*')))
 
-.PHONY: build lab test unit kernel soak lint install clean
+.PHONY: build lab test unit kernel soak bench-failover lint install clean
 
 build:
 	$(BUILD) -o bin/ ./cmd/lvs-director ./cmd/lvs-agent ./deploy/lab
@@ -43,6 +44,12 @@ kernel: install
 		CGO_ENABLED=0 $(GO) test -c -tags kernel -o bin/kernel-tests/$$(echo $$d | sed 's|^\./||; s|/$$||; s|/|-|g').test $$d; \
 	done
 	$(SUDO) bin/lab test
+
+# The pair beside keepalived, in one topology and one run; the table, the JSON and the chart are in bin/lab.out/failover.
+bench-failover: install
+	$(BUILD) -o bin/ ./deploy/bench
+	@[ -x /usr/sbin/keepalived ] || $(SUDO) apt-get install -y -q --no-install-recommends keepalived
+	$(SUDO) bin/lab run deploy/bench/failover.sh
 
 lint:
 	@files=$$(gofmt -l cmd director agent tunnel sysctl httpcheck deploy); [ -z "$$files" ] || { echo "gofmt these files:"; echo "$$files"; exit 1; }

@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"director/vip":            nil,
 	"director/registry":       nil,
 	"director/witness":        nil,
+	"director/tuning":         {"sysctl"},
 	"director/trust":          nil,
 	"director/pair":           {"director/election", "director/heartbeat", "director/vip"},
 	"director/config":         {"director/config/lvscf", "director/config/nearest", "director/ipvs", "httpcheck"},
@@ -32,10 +33,10 @@ var mayImport = map[string][]string{
 	"director/client":         {"director/trust", "httpcheck"},
 	"director/api/ui":         {"director/client"},
 	"director/api":            {"director/api/ui", "director/client", "director/trust"},
-	"director": {"director/api", "director/client", "director/config", "director/ipvs", "director/pair",
-		"director/registry", "director/trust", "httpcheck"},
+	"director": {"director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair",
+		"director/registry", "director/trust", "director/witness", "httpcheck"},
 	"agent":            {"director/client", "director/trust", "director/witness", "httpcheck", "sysctl", "tunnel"},
-	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/ipvs", "director/pair", "director/trust", "director/vip"},
+	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair", "director/trust", "director/vip"},
 	"cmd/lvs-agent":    {"agent"},
 }
 

@@ -100,7 +100,9 @@ func TestLease(t *testing.T) {
 			}
 			took := waitFor(t, 3*time.Second, "the kernel ends the lease", is(Absent))
 			t.Logf("a lease of 1 s ended after %v", took.Round(ms))
-			if took < 900*ms {
+			// The kernel rounds the age of an address up by a quarter of a second (ADDRCONF_TIMER_FUZZ in
+			// net/ipv4/devinet.c), and the last renewal began before the clock here.
+			if took < 700*ms {
 				t.Errorf("ended early, after %v", took)
 			}
 
