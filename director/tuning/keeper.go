@@ -140,7 +140,7 @@ func (k *Keeper) look(s Setting) Finding {
 		f.Have, f.State = "", Missing
 	case err != nil:
 		f.State = Refused
-		k.problem(fmt.Sprintf("read %s: %v", f.Key, err))
+		k.problem(explainRead(s.Key, err))
 	case s.serves(have):
 		if o := k.record[s.Key]; have != o.Original && slices.Contains(o.Written, have) {
 			f.State, f.Original = Changed, o.Original
@@ -221,7 +221,7 @@ func (k *Keeper) putBack(keep map[string]bool) {
 		case keep[key]:
 			continue
 		case err != nil:
-			k.problem(fmt.Sprintf("read %s: %v", dotted(key), err))
+			k.problem(explainRead(key, err))
 			continue
 		case have == o.Original:
 		case !slices.Contains(o.Written, have):

@@ -72,7 +72,7 @@ type rig struct {
 }
 
 // start makes a Keeper over h that has turned once.
-func start(h *fakeHost, file string, set bool, wanted ...Setting) *rig {
+func start(h host, file string, set bool, wanted ...Setting) *rig {
 	r := &rig{wanted: wanted}
 	r.Keeper = New(Options{Set: set, StateFile: file, Log: slog.New(slog.NewTextHandler(&r.out, nil))})
 	r.host = h
@@ -276,7 +276,7 @@ func TestKeeperTroubles(t *testing.T) {
 	}{
 		{
 			name: "read-only", fail: fails(syscall.EROFS, ""), a: settingA,
-			problems: []string{"/proc/sys is read-only here, so that kernel settings are looked at and not set: take ProtectKernelTunables=yes out of the unit, or mount /proc/sys/net writable in the container"},
+			problems: []string{"/proc/sys is read-only here, so that kernel settings are looked at and not set: add ReadWritePaths=/proc/sys/net to the unit, which its ProtectKernelTunables=yes needs, or mount that writable in the container"},
 			host:     map[string]string{"net/a": "0", "net/b.x": "3 50"},
 		},
 		{
@@ -358,6 +358,19 @@ func TestKeeperTroubles(t *testing.T) {
 	}
 }
 
+// Where /proc/sys is hidden, one sentence says so, and no record is given up.
+func TestKeeperHidden(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "state.json")
+	h := &fakeHost{values: map[string]string{"net/a": "0", "net/b.x": "3 50"}}
+	start(h, file, true, settingA, settingB)
+	r := start(tree(filepath.Join(t.TempDir(), "nowhere")), file, true, settingA, settingB)
+	same(t, "problems", []string{errHidden.Error()}, r.Report().Problems)
+	r.stop()
+	start(h, file, true, settingA, settingB).stop()
+	same(t, "host", map[string]string{"net/a": "0", "net/b.x": "3 50"}, h.values)
+}
+
 // What cannot be put back stays on record for the next life.
 func TestKeeperCannotPutBack(t *testing.T) {
 	t.Parallel()
@@ -392,6 +405,10 @@ func TestTree(t *testing.T) {
 	if got, err := h.read("a"); err != nil || got != "1" {
 		t.Errorf("read %q, %v", got, err)
 	}
+	if _, err := h.read("b"); !errors.Is(err, errHidden) {
+		t.Errorf("a tree without settings: %v", err)
+	}
+	must(t, os.Mkdir(filepath.Join(root, "net"), 0o700))
 	_, err = h.read("b")
 	for _, err := range []error{err, h.write("b", "1")} {
 		if !errors.Is(err, fs.ErrNotExist) || err.Error() != "no such file or directory" {

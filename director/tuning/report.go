@@ -10,14 +10,14 @@ const (
 	Held    State = "held"    // found as wanted
 	Changed State = "changed" // made so; the original is recorded
 	Audited State = "audited" // not as wanted, and only looked at
-	Refused State = "refused" // not as wanted: it could not be set, and the report's problems say why
+	Refused State = "refused" // could not be read, or not be set: the report's problems say why
 	Missing State = "missing" // the kernel has no such setting (now): module or device not there, or an older kernel
 )
 
 // Finding is one setting as it was last looked at.
 type Finding struct {
 	Key      string // as sysctl(8) prints it
-	Have     string // "" where State is Missing
+	Have     string // "" where it is missing or cannot be read
 	Want     string // in words
 	Original string // what it was before the first change; only where State is Changed
 	Why      string
@@ -34,8 +34,11 @@ func (f Finding) Serves() bool {
 // String returns a sentence: "net.ipv4.vs.conntrack is 1, should be 0: connection tracking costs time, …".
 func (f Finding) String() string {
 	have := "is " + f.Have
-	if f.State == Missing {
+	switch {
+	case f.State == Missing:
 		have = "is missing"
+	case f.Have == "":
+		have = "cannot be read"
 	}
 	return fmt.Sprintf("%s %s, should be %s: %s", f.Key, have, f.Want, f.Why)
 }

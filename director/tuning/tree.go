@@ -28,8 +28,16 @@ func (t tree) read(key string) (string, error) {
 		return "", fmt.Errorf("%q is not a key", key)
 	}
 	text, err := os.ReadFile(filepath.Join(string(t), key))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, none := os.Stat(filepath.Join(string(t), "net")); errors.Is(none, fs.ErrNotExist) {
+			return "", errHidden
+		}
+	}
 	return normal(string(text)), cause(err)
 }
+
+// errHidden is a host that shows no settings at all, which says nothing about any of them.
+var errHidden = errors.New("there is no /proc/sys/net here, so that kernel settings are neither looked at nor set: take ProcSubset=pid out of the unit")
 
 func (t tree) write(key, value string) error {
 	f, err := os.OpenFile(filepath.Join(string(t), key), os.O_WRONLY|os.O_TRUNC, 0)
@@ -52,11 +60,19 @@ func cause(err error) error {
 	return err
 }
 
+// explainRead says why a setting could not be read: one sentence for all where the reason is not the setting's.
+func explainRead(key string, err error) string {
+	if errors.Is(err, errHidden) {
+		return err.Error()
+	}
+	return fmt.Sprintf("read %s: %v", dotted(key), err)
+}
+
 // explainWrite says why a setting could not be written: one sentence for all where the reason is not the setting's.
 func explainWrite(key, have, value string, err error) string {
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return "/proc/sys is read-only here, so that kernel settings are looked at and not set: take ProtectKernelTunables=yes out of the unit, or mount /proc/sys/net writable in the container"
+		return "/proc/sys is read-only here, so that kernel settings are looked at and not set: add ReadWritePaths=/proc/sys/net to the unit, which its ProtectKernelTunables=yes needs, or mount that writable in the container"
 	case errors.Is(err, fs.ErrPermission):
 		return "kernel settings cannot be set: the capability CAP_NET_ADMIN is missing"
 	}

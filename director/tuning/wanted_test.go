@@ -158,6 +158,10 @@ func TestFinding(t *testing.T) {
 	if d := cmp.Diff("net.ipv4.vs.conntrack is missing, should be 0: it costs time", f.String()); d != "" {
 		t.Error(d)
 	}
+	f.State = Refused
+	if d := cmp.Diff("net.ipv4.vs.conntrack cannot be read, should be 0: it costs time", f.String()); d != "" {
+		t.Error(d)
+	}
 	for _, tt := range []struct {
 		state State
 		set   bool
