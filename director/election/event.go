@@ -27,8 +27,10 @@ type (
 		Held  bool   // every VIP is on its device under a lease that still runs
 		Fault string // as in Condition
 	}
-	// Tick says that time has passed. It is due at Next; coming early or late
-	// does no harm.
+	// Tick says that time has passed. It is due at Next and, if nothing else
+	// happens, every Interval; coming early or late does no harm, but a
+	// machine that hears of nothing for the dead time takes itself for one
+	// that was out.
 	Tick struct{}
 	// Beat is a proven packet from the peer, newer than all before it.
 	Beat struct {

@@ -108,7 +108,7 @@ func (m Machine) Since() time.Duration { return m.since }
 // Reason says why the role is what it is.
 func (m Machine) Reason() string { return m.reason }
 
-// Next is when a Tick is due, or Never.
+// Next is when a Tick is due besides that of every Interval, or Never.
 func (m Machine) Next() time.Duration {
 	if !m.started {
 		return Never
@@ -143,7 +143,7 @@ func (m Machine) lower() bool { return m.cfg.Self.Compare(m.peer.From) < 0 }
 type step struct {
 	Machine
 	now     time.Duration
-	news    bool // the peer is another, or is something else, than at its last beat
+	news    bool // the peer is another, or is something else, than when the role was taken or at its last beat
 	actions []Action
 }
 

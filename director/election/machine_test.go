@@ -43,7 +43,7 @@ func play(m Machine, events []at) []string {
 		}
 		for _, a := range actions {
 			switch a := a.(type) {
-			case Look: // TestSurroundings has them
+			case Look: // lab has them
 			case Claim:
 				line = append(line, fmt.Sprintf("claim %d", a.Term))
 			case Send:
@@ -58,8 +58,12 @@ func play(m Machine, events []at) []string {
 	}
 	for _, e := range events {
 		_, frozen := e.ev.(asleep)
-		for !frozen && m.Next() < e.when {
-			step(Tick{}, m.Next())
+		for !frozen {
+			due := min(m.Next(), m.stepped+m.cfg.Interval)
+			if due >= e.when {
+				break
+			}
+			step(Tick{}, due)
 		}
 		if frozen {
 			e.ev = e.ev.(asleep).Event
@@ -188,6 +192,36 @@ func TestRules(t *testing.T) {
 			name: "stop without a standby leaves the VIP to its lease", cfg: testConfig(low), before: active,
 			events: []at{{300 * ms, Renewed{Until: 2300 * ms}}, {600 * ms, Stop{}}},
 			want:   []string{"600ms: goodbye, done"},
+		},
+		{
+			name: "stop with a standby that stops too: waits for nobody", cfg: testConfig(low), before: active,
+			events: []at{{100 * ms, Stop{}}, {101 * ms, Withdrawn{}}, {102 * ms, Goodbye{}}},
+			want:   []string{"100ms: standby, release", "101ms: released", "102ms: goodbye, done"},
+		},
+		{
+			name: "two actives on one LAN: the lower MAC stays, and announces", cfg: testConfig(low), before: active,
+			events: []at{{1000 * ms, Tick{}}, {1000 * ms, Answer{Peer: true}}},
+			want:   []string{"1s: announce"},
+		},
+		{
+			name: "two actives on one LAN: the higher MAC yields", cfg: testConfig(low), before: active,
+			events: []at{{500 * ms, Answer{Peer: true, First: true}}},
+			want:   []string{"500ms: confirming, release, beat, ask, beat"},
+		},
+		{
+			name: "an active director yields to no foreign host, and to no peer it hears or has just taken over from", cfg: testConfig(low), before: active,
+			events: []at{
+				{150 * ms, Answer{Peer: true, First: true}}, {200 * ms, beat(high, Standby, 1)}, {500 * ms, Answer{Peer: true, First: true}},
+				{550 * ms, Answer{First: true}}, {551 * ms, Answer{First: true, Asks: true, Peer: true}},
+			},
+		},
+		{
+			name: "a new timing is in force at once", cfg: testConfig(high),
+			events: []at{
+				{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {300 * ms, Reconfigured{Config: Config{Self: high, Interval: time.Second, Dead: 3 * time.Second, Lease: time.Second}}},
+				{4000 * ms, Tick{}},
+			},
+			want: []string{"0s: beat", "3.26s: confirming, ask, beat", "3.335s: active, claim 5, beat"},
 		},
 		{
 			name: "handover", cfg: testConfig(low), before: active,

@@ -1,6 +1,7 @@
 package election
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -30,9 +31,12 @@ var mutants = []mutant{
 	{name: "the loser keeps the VIPs", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
 		return b.Term > m.term || b.Term == m.term && b.From.Compare(m.cfg.Self) < 0
 	}))},
-	{name: "equal terms are nobody's loss", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
-		return b.Term == m.term
-	}))},
+	{name: "equal terms are nobody's loss", step: taking(func(m Machine, b Beat) Event {
+		if m.role == Active && b.Role == Active && b.Term == m.term {
+			b.Term--
+		}
+		return b
+	})},
 	{name: "every active yields to the other", step: func(_ Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
 		if b, ok := ev.(Beat); ok && b.Role == Active && next.role == Active {
 			return with(next, now, actions, func(s *step) { s.release("yields") })
@@ -103,6 +107,82 @@ var mutants = []mutant{
 	}))},
 }
 
+// surroundingMutants are the rules that look beyond the peer, each broken in
+// one way.
+var surroundingMutants = []mutant{
+	{name: "does not listen to witnesses", step: taking(func(_ Machine, w Witnessed) Event {
+		w.PeerActive = 0
+		return w
+	})},
+	{name: "believes a single witness", step: taking(func(_ Machine, w Witnessed) Event {
+		if w.PeerActive > 0 {
+			w.Asked, w.Answered = w.PeerActive, w.PeerActive
+		}
+		return w
+	})},
+	{name: "believes the few who answer for ever", step: taking(func(_ Machine, w Witnessed) Event {
+		if 2*w.PeerActive > w.Answered {
+			w.Asked, w.Answered, w.PeerActive = 2, 2, 2
+		}
+		return w
+	})},
+	{name: "takes the silence of witnesses for their word", step: taking(func(_ Machine, w Witnessed) Event {
+		if w.Answered == 0 && w.Asked > 0 {
+			w.Answered, w.PeerActive = w.Asked, w.Asked
+		}
+		return w
+	})},
+	{name: "does not see that it is isolated", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.around.unanswered = 0
+		return next, actions
+	}},
+	{name: "sees it only when it is active", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if next.role == Confirming {
+			next.around.unanswered = 0
+		}
+		return next, actions
+	}},
+	{name: "misses a gateway it never had", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.around.gateway = true
+		return next, actions
+	}},
+	{name: "misses real servers it never had", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.around.witnesses = true
+		return next, actions
+	}},
+	{name: "misses real servers that have left", step: func(before Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.around.witnesses = next.around.witnesses || before.around.witnesses
+		return next, actions
+	}},
+	{name: "two actives on one LAN do not see each other", step: ignoring(func(m Machine, ev Event) bool {
+		_, ok := ev.(Answer)
+		return ok && m.role == Active
+	})},
+	{name: "two actives on one LAN do not look for each other", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		for i, a := range actions {
+			if look, ok := a.(Look); ok {
+				look.VIP = false
+				actions[i] = look
+			}
+		}
+		return next, actions
+	}},
+	{name: "yields to whoever has the VIP", step: taking(func(_ Machine, a Answer) Event {
+		a.Peer = a.Peer || !a.Asks
+		return a
+	})},
+}
+
+// taking changes events of a type before they are taken.
+func taking[T Event](change func(Machine, T) Event) func(Machine, Event, time.Duration, Machine, []Action) (Machine, []Action) {
+	return func(before Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if e, ok := ev.(T); ok {
+			return before.Step(change(before, e), now)
+		}
+		return next, actions
+	}
+}
+
 // with runs change on next as a rule would.
 func with(next Machine, now time.Duration, actions []Action, change func(*step)) (Machine, []Action) {
 	s := step{Machine: next, now: now, actions: actions}
@@ -150,7 +230,7 @@ func without[T Action](actions []Action) []Action {
 // TestSimulationCatchesMutants shows that the simulation can fail: it finds
 // every broken rule.
 func TestSimulationCatchesMutants(t *testing.T) {
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, surroundingMutants) {
 		t.Run(m.name, func(t *testing.T) {
 			if raceEnabled {
 				t.Skip("pure code on one goroutine: the race detector has nothing to see")

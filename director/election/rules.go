@@ -65,7 +65,7 @@ func (s *step) beat(b Beat) {
 	case s.deaf == Never || s.silent(s.now):
 		s.deaf = s.now
 	}
-	s.news = !s.known || s.peer.Role != b.Role || s.peer.From != b.From
+	s.news = !s.known || s.peer.Role != b.Role || s.peer.From != b.From || s.beatAt <= s.since
 	s.peer, s.known, s.gone, s.heard, s.beatAt = b, true, false, s.now, s.now
 	s.met()
 	s.term = s.grown(b.Term)

@@ -11,6 +11,7 @@ type checker struct {
 	violation string
 
 	both       time.Duration // since when both kernels hold the VIP, or never
+	parted     time.Duration // when both held it last
 	oneLAN     time.Duration // since when both daemons run on a LAN that carries questions
 	wasOneLAN  bool
 	connected  time.Duration // since when both daemons can hear each other
@@ -58,7 +59,13 @@ func (c *checker) look() {
 	if both && !c.wasBoth {
 		c.both = s.now
 	}
+	if c.wasBoth && !both {
+		c.parted = s.now
+	}
 	c.wasBoth = both
+	if !a.vip && !b.vip && c.parted > 0 && s.now-c.parted < 100*ms && s.now-s.lastFault > 300*ms && a.awake() && b.awake() {
+		c.fail("both let go of the VIP")
+	}
 	talking := s.talking()
 	if talking && !c.wasTalking {
 		c.connected = s.now

@@ -46,12 +46,9 @@ func (s *sim) boot(n *node) {
 
 var faults = []fault{
 	{
-		name: "crash",
-		begin: func(s *sim, n *node) {
-			n.host, n.vip = false, false
-			s.die(n)
-		},
-		heal: (*sim).boot,
+		name:  "crash",
+		begin: (*sim).kill,
+		heal:  (*sim).boot,
 	},
 	{name: "kill", begin: (*sim).die, heal: (*sim).boot},
 	{
@@ -178,9 +175,9 @@ var faults = []fault{
 		heal:  func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down-- }) },
 	},
 	{
-		name:  "honest agents die",
-		begin: func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down += honest(a) }) },
-		heal:  func(s *sim, _ *node) { s.changeAgents(func(a *agent) { a.down -= honest(a) }) },
+		name:  "agents but one liar die",
+		begin: func(s *sim, _ *node) { s.killAgents(1) },
+		heal:  func(s *sim, _ *node) { s.killAgents(-1) },
 	},
 	{
 		name:  "agents cut off one director",
@@ -192,11 +189,16 @@ var faults = []fault{
 // lanOnly is how long the heartbeat stays cut when the LAN has healed.
 const lanOnly = 3 * time.Second
 
-func honest(a *agent) int {
-	if a.liar {
-		return 0
-	}
-	return 1
+// killAgents kills all agents but a liar, or with -1 revives them.
+func (s *sim) killAgents(by int) {
+	spared := false
+	s.changeAgents(func(a *agent) {
+		if a.liar && !spared {
+			spared = true
+			return
+		}
+		a.down += by
+	})
 }
 
 // isolate takes every wire from a director, or with -1 gives them back.
@@ -233,8 +235,9 @@ func (s *sim) script() time.Duration {
 		s.start(other)          // both at once
 		if s.rng.IntN(4) == 0 { // who must settle it without a heartbeat
 			s.faults++
-			s.disturb(cut, s.wires(false)...)
-			s.at(max(2500*ms, 4*s.Dead), item{kind: itemDo, do: func() { s.disturb(heal, s.wires(false)...) }})
+			wires := s.wires(s.rng.IntN(2) == 0) // with the LAN, both will claim
+			s.disturb(cut, wires...)
+			s.at(max(2500*ms, 4*s.Dead), item{kind: itemDo, do: func() { s.disturb(heal, wires...) }})
 		}
 	case 1:
 		s.at(s.upTo(max(time.Second, 3*s.Dead)), item{kind: itemDo, do: func() { s.boot(other) }})
@@ -280,31 +283,85 @@ func (s *sim) script() time.Duration {
 		last = max(last, end)
 		begin = max(begin, end) + 50*ms + s.upTo(5*s.Dead)
 	}
-	// In some runs one host dies at the end and stays dead, or is isolated and
-	// stays so.
+	// Some runs end with a trouble that stays.
 	if s.rng.IntN(5) == 0 {
-		s.faults++
-		n := s.nodes[s.rng.IntN(2)]
-		last += s.upTo(time.Second)
-		forGood := "death"
-		if s.world.gateway && len(s.world.agents) > 0 && s.rng.IntN(2) == 0 {
-			forGood = "isolation"
-		}
-		s.at(last-s.now, item{kind: itemDo, do: func() {
-			s.logf("FAULT %s of %s for good", forGood, n.id.Name)
-			if forGood == "isolation" && n.m.around.gateway && n.m.around.witnesses && !n.m.gone {
-				s.isolate(n, 1)
-			} else {
-				n.host, n.vip = false, false
-				s.die(n)
-			}
-			s.trouble()
-			if forGood == "isolation" {
-				s.allowance += (blindness + 1) * min(s.Dead, lookSoon)
-			}
-		}})
+		last = endings[s.rng.IntN(len(endings))](s, s.nodes[s.rng.IntN(2)], last+s.upTo(time.Second))
 	}
 	return last
+}
+
+// endings begin a trouble that stays, at a time, and return when the last of
+// it has begun.
+var endings = []func(s *sim, n *node, at time.Duration) time.Duration{
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		s.then(at, "death", func() { s.kill(n) })
+		return at
+	},
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		s.then(at, "isolation", func() {
+			if n.m.around.gateway && n.m.around.witnesses && !n.m.gone { // else it cannot know
+				s.isolate(n, 1)
+			} else {
+				s.kill(n)
+			}
+		})
+		s.at(at-s.now, item{kind: itemDo, do: func() { s.allowance += (blindness + 1) * min(s.Dead, lookSoon) }})
+		return at
+	},
+	// A director that is alone and misses something besides its peer, but not
+	// everything, must go on.
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		s.then(at, "death, and that of all agents", func() {
+			s.kill(n)
+			s.changeAgents(func(a *agent) { a.down++ })
+		})
+		return at
+	},
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		s.then(at, "death, and that of all agents but a liar", func() {
+			s.kill(n)
+			s.killAgents(1)
+		})
+		return at
+	},
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		if len(s.world.agents) > 0 { // they leave, and that is noticed
+			s.then(at, "agents leave", func() { s.world.agents = nil })
+			at += lookLater + time.Second + s.Interval
+		}
+		s.then(at, "death, and that of the gateway", func() {
+			s.kill(n)
+			s.world.gwCut = [2]int{1, 1}
+		})
+		return at
+	},
+	// Somebody else takes the VIP of the last director.
+	func(s *sim, n *node, at time.Duration) time.Duration {
+		s.then(at, "death", func() { s.kill(n) })
+		at += s.Lease + 2*s.Dead + 4*time.Second
+		s.then(at, "foreign holder", func() {
+			if s.foreign++; s.foreign == 1 {
+				s.foreignSince = s.now
+			}
+		})
+		return at
+	},
+}
+
+// then lets something happen at a time, as one fault.
+func (s *sim) then(at time.Duration, what string, do func()) {
+	s.at(at-s.now, item{kind: itemDo, do: func() {
+		s.logf("FAULT %s, for good", what)
+		s.faults++
+		do()
+		s.trouble()
+	}})
+}
+
+// kill lets a host die.
+func (s *sim) kill(n *node) {
+	n.host, n.vip = false, false
+	s.die(n)
 }
 
 // trouble notes a fault's beginning or end, and how long the pair may take
@@ -323,7 +380,7 @@ func (s *sim) trouble() {
 		if n.daemon && n.m.role == Confirming && n.m.askAt-s.now > 100*ms {
 			s.allowance += slowAsk
 		}
-		if s.misled(n) {
+		if n.daemon && s.misled(n) {
 			s.allowance += s.Lease + 2*slowAsk
 		}
 	}

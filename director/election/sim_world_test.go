@@ -87,8 +87,8 @@ func (s *sim) look(n *node, l Look) {
 	s.at(after, item{kind: itemWitnessed, node: n.index, life: n.life, word: word})
 }
 
-// seen reports whether most of the agents are honest and have seen both
-// directors for a while.
+// seen reports whether most of the agents, and not only one, are honest and
+// have seen both directors for a while.
 func (s *sim) seen() bool {
 	honest := 0
 	for i := range s.world.agents {
@@ -97,7 +97,7 @@ func (s *sim) seen() bool {
 			honest++
 		}
 	}
-	return 2*honest > len(s.world.agents)
+	return honest > 1 && 2*honest > len(s.world.agents)
 }
 
 // isolated reports whether a director has been out of reach of everybody for

@@ -41,7 +41,8 @@ func (m Machine) blind(now time.Duration, looks int) bool {
 	return m.lonely(now) && m.around.gateway && m.around.witnesses && m.around.unanswered >= looks
 }
 
-// look looks around. An active director that misses its peer asks for a VIP
+// look looks around. What comes of it comes in time for the claim that may
+// follow three questions later. An active director that misses its peer asks for a VIP
 // of its own as well: the peer may hold it too.
 func (s *step) look() {
 	s.around.round++
@@ -51,7 +52,7 @@ func (s *step) look() {
 	if missing {
 		s.around.lookAt = s.now + min(s.cfg.Dead, lookSoon)
 	}
-	s.do(Look{Round: s.around.round, Within: s.cfg.confirm() - s.cfg.askEvery(), VIP: missing && s.role == Active})
+	s.do(Look{Round: s.around.round, Within: 3 * s.cfg.askEvery(), VIP: missing && s.role == Active})
 }
 
 // lookAround looks when it is time. A director that confirms does so with its
@@ -63,6 +64,8 @@ func (s *step) lookAround() {
 		return
 	case s.role == Confirming:
 		return
+	case s.overlooked():
+		s.around.lookAt = s.now
 	case s.missing(s.now):
 		s.around.lookAt = min(s.around.lookAt, s.now+min(s.cfg.Dead, lookSoon))
 	}
@@ -90,9 +93,9 @@ func (s *step) met() {
 }
 
 // witnessed holds a claim while most of the real servers that answer say that
-// the peer is active. Where these are not most of those asked, they may be
-// wrong and the others cut off: then they hold it for a lease at most, which
-// is what a peer that lives unseen would need to lose the VIPs.
+// the peer is active. One alone, or fewer than most of those asked, may be
+// wrong while the others are cut off: they hold it for a lease at most, after
+// which a peer that cannot renew has lost the VIPs.
 func (s *step) witnessed(ev Witnessed) {
 	switch {
 	case ev.Answered > 0:
@@ -104,7 +107,7 @@ func (s *step) witnessed(ev Witnessed) {
 	if s.role != Confirming || ev.Round != s.around.round || !s.lonely(s.now) || 2*ev.PeerActive <= ev.Answered {
 		return
 	}
-	if few := 2*ev.PeerActive <= ev.Asked; few && s.heldSince != Never && s.now-s.heldSince >= s.cfg.Lease {
+	if few := ev.PeerActive < 2 || 2*ev.PeerActive <= ev.Asked; few && s.heldSince != Never && s.now-s.heldSince >= s.cfg.Lease {
 		return
 	}
 	s.hold(fmt.Sprintf("%d of %d real servers reach the peer and it is active", ev.PeerActive, ev.Asked))
