@@ -1,5 +1,5 @@
 // Package httpcheck asks a server whether it serves: over HTTP or HTTPS, by a TCP connect, by a UDP
-// datagram, or by sending bytes and comparing the answer (the seed's send/expect).
+// datagram, or by sending bytes and comparing the answer (piranha's send/expect).
 //
 // Probe asks once. Tracker turns single answers into a state with rise and fall. Checker does both in
 // a loop. The package knows nothing of directors and agents.

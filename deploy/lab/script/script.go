@@ -25,7 +25,7 @@ const (
 	EnvVIP       = "LAB_VIP"       // the topology's virtual IP
 	EnvLogs      = "LAB_LOGS"      // the folder of NODE.NAME.log
 	EnvArtifacts = "LAB_ARTIFACTS" // a folder that is kept after success, too
-	EnvTopology  = "LAB_TOPOLOGY"  // the topology's file; "" is the seed's
+	EnvTopology  = "LAB_TOPOLOGY"  // the topology's file; "" is the classic one
 	EnvNode      = "LAB_NODE"      // the node that a process runs on; not set beside the nodes
 )
 

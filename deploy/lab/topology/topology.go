@@ -62,7 +62,7 @@ type Route struct {
 	Via netip.Addr
 }
 
-// Load reads and validates the file at path; "" is the seed's topology.
+// Load reads and validates the file at path; "" is the classic one, seed.yaml.
 // On failure the error is an *Invalid with every problem of the file, unless the file cannot be read at all.
 func Load(path string) (*Topology, error) {
 	if path == "" {
