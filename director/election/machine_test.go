@@ -205,8 +205,8 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "two actives on one LAN: the higher MAC yields", cfg: testConfig(low), before: active,
-			events: []at{{500 * ms, Answer{Peer: true, First: true}}},
-			want:   []string{"500ms: confirming, release, beat, ask, beat"},
+			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {600 * ms, Tick{}}},
+			want:   []string{"500ms: standby, release, beat", "575ms: confirming, ask, beat"},
 		},
 		{
 			name: "an active director yields to no foreign host, and to no peer it hears or has just taken over from", cfg: testConfig(low), before: active,

@@ -133,6 +133,7 @@ func (s *step) answered(ev Answer) {
 	case s.role != Active || ev.Asks || !ev.Peer || !s.missing(s.now) || s.now-s.since < s.cfg.silence():
 		// the heartbeat settles it, or a late answer from before the claim
 	case ev.First:
+		s.peer.Role = Active
 		s.release(ev.Who + ", the peer whose MAC is the lower")
 	default:
 		s.do(Announce{})

@@ -20,8 +20,10 @@ type lan struct {
 	hosts   map[string]*fakeHost
 	sockets map[netip.Addr]*fakeSocket
 	cut     map[netip.Addr]bool // what this address sends is lost
+	parted  bool                // hosts hear nothing of each other's VIPs
 	foreign map[netip.Addr]vip.MAC
 	missing map[netip.Addr]bool // not an address of its host yet
+	busy    netip.Addr          // another program has its port
 }
 
 func newLAN() *lan {
@@ -36,6 +38,7 @@ type fakeHost struct {
 	lan       *lan
 	mac       vip.MAC
 	until     map[netip.Addr]time.Time
+	labels    map[netip.Addr]string // as it was put there first
 	permanent map[netip.Addr]bool
 	putErr    error
 	putErrOf  netip.Addr // only this one fails
@@ -77,6 +80,9 @@ func (h *fakeHost) Put(v vip.VIP, lease time.Duration) error {
 		err = errors.New("no")
 	}
 	if err == nil {
+		if !h.has(v.Addr) {
+			h.labels[v.Addr] = v.Label
+		}
 		h.until[v.Addr] = time.Now().Add(lease)
 	}
 	return err
@@ -120,7 +126,7 @@ func (h *fakeHost) Ask() error {
 	}
 	for _, v := range h.vips {
 		for _, other := range h.lan.hosts {
-			if other == h || other.down {
+			if other == h || other.down || h.lan.parted {
 				continue
 			}
 			if other.has(v.Addr) {
@@ -199,6 +205,16 @@ func (l *lan) listen(path Path, _ uint16) (socket, error) {
 	defer l.mu.Unlock()
 	if l.missing[path.Local] {
 		return nil, fmt.Errorf("listen for heartbeats: %s is %w", path.Local, heartbeat.ErrNoAddress)
+	}
+	if path.Local == l.busy {
+		return nil, fmt.Errorf("listen for heartbeats on %s: another program has the port", path.Local)
+	}
+	if s := l.sockets[path.Local]; s != nil {
+		select {
+		case <-s.ended:
+		default:
+			return nil, fmt.Errorf("listen for heartbeats on %s: it is open", path.Local)
+		}
 	}
 	s := &fakeSocket{lan: l, path: path, in: make(chan fakeDatagram, 64), ended: make(chan struct{})}
 	l.sockets[path.Local] = s

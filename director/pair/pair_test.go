@@ -53,7 +53,7 @@ func (l *lan) host(name string, mac byte) *fakeHost {
 	defer l.mu.Unlock()
 	h := &fakeHost{
 		lan: l, mac: vip.MAC{2, 0, 0, 0, 0, mac},
-		until: map[netip.Addr]time.Time{}, permanent: map[netip.Addr]bool{},
+		until: map[netip.Addr]time.Time{}, labels: map[netip.Addr]string{}, permanent: map[netip.Addr]bool{},
 	}
 	l.hosts[name] = h
 	return h
