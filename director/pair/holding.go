@@ -249,7 +249,6 @@ func (h *holder) change(to holdings) error {
 	}))
 	h.renew()
 	if len(added) > 0 {
-		h.asked(h.host.Ask()) // who else has them is shown
 		h.left = announceBurst
 		h.tell()
 	}

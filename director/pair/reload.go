@@ -133,6 +133,11 @@ func (l *loop) reload(cfg Config, opened map[way]socket) {
 	if !slices.Equal(old.VIPs, cfg.VIPs) {
 		l.find()
 	}
+	if l.machine.Role() == election.Active {
+		for _, v := range without(cfg.VIPs, old.VIPs) { // up already: who else has it is shown
+			l.holder.order(order{kind: orderAskFor, vip: v})
+		}
+	}
 	l.compare()
 	l.retime()
 	l.condition()

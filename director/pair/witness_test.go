@@ -82,9 +82,11 @@ func TestWitnesses(t *testing.T) {
 		of.say(3, 3, 0)
 		took := until(t, 2*time.Second, "vs_bk holds the VIP", b.host.holds)
 		t.Logf("%v after the witnesses said so", took)
+		of.mu.Lock()
 		if of.most > 60*ms {
 			t.Errorf("witnesses were given %v", of.most)
 		}
+		of.mu.Unlock()
 		of.say(0, 0, 0)
 		time.Sleep(time.Second)
 		if got := b.pair.Status().Witnesses.String(); got != "plain rules: no witnesses" {
