@@ -4,6 +4,8 @@ package pair
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +32,13 @@ import (
 // The kernel tests run real directors, each a process of this binary in a
 // network namespace of its own, on a bridge.
 
-const directorEnv = "LVSTUN_TEST_DIRECTOR" // "name local peer", of a child
+const directorEnv = "LVSTUN_TEST_DIRECTOR" // "name local peer file", of a child; its file is read again on SIGHUP
+
+// settings are what a child's file changes.
+type settings struct {
+	VIPs           []netip.Addr  // instead of the two usual ones
+	Interval, Dead time.Duration // 0: the defaults
+}
 
 func TestMain(m *testing.M) {
 	if args := os.Getenv(directorEnv); args != "" {
@@ -45,13 +55,46 @@ func TestMain(m *testing.M) {
 func director(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg := configOf(args[0], netip.MustParseAddr(args[1]), netip.MustParseAddr(args[2]))
-	cfg.VIPs = append(cfg.VIPs, vip.VIP{Addr: theIPv6, Device: "eth0"})
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	cfg, err := childConfig(args)
+	if err != nil {
+		return err
+	}
 	p, err := New(cfg, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
+	go func() {
+		for range hangup {
+			cfg, err := childConfig(args)
+			if err == nil {
+				err = p.Reload(ctx, cfg)
+			}
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}()
 	return p.Run(ctx)
+}
+
+func childConfig(args []string) (Config, error) {
+	cfg := configOf(args[0], netip.MustParseAddr(args[1]), netip.MustParseAddr(args[2]))
+	text, err := os.ReadFile(args[3])
+	if err != nil {
+		return Config{}, err
+	}
+	var s settings
+	if err := json.Unmarshal(text, &s); err != nil {
+		return Config{}, err
+	}
+	cfg.Interval, cfg.Dead, cfg.Digest = s.Interval, s.Dead, sha256.Sum256(text)
+	cfg.VIPs = nil
+	for _, addr := range s.VIPs {
+		cfg.VIPs = append(cfg.VIPs, vip.VIP{Addr: addr, Device: "eth0"})
+	}
+	return cfg, nil
 }
 
 var theIPv6 = netip.MustParseAddr("2001:db8::50")
@@ -63,6 +106,7 @@ type machine struct {
 	nl               *netlink.Handle
 	port             netlink.Link // the bridge's end of its cable
 	child            *exec.Cmd
+	file             string // its settings
 	log              *strings.Builder
 }
 
@@ -104,6 +148,8 @@ func newCluster(t *testing.T) *cluster {
 			log: &strings.Builder{},
 		}
 		c.machines[i] = m
+		m.file = filepath.Join(t.TempDir(), m.name)
+		m.set(t, settings{VIPs: []netip.Addr{theIP, theIPv6}})
 		m.ns, err = netns.New()
 		must(t, err)
 		m.nl, err = netlink.NewHandleAt(m.ns)
@@ -249,13 +295,52 @@ func (c *cluster) holder(t *testing.T, most time.Duration) int {
 	return 0
 }
 
+// set writes the machine's settings; a director that runs takes them up.
+func (m *machine) set(t *testing.T, s settings) {
+	t.Helper()
+	text, err := json.Marshal(s)
+	must(t, err)
+	must(t, os.WriteFile(m.file, text, 0o600))
+	if m.child != nil {
+		m.signal(t, syscall.SIGHUP)
+	}
+}
+
+// has reports whether the machine's kernel has an address on eth0.
+func (m *machine) has(t *testing.T, addr netip.Addr) bool {
+	t.Helper()
+	eth0, err := m.nl.LinkByName("eth0")
+	must(t, err)
+	addrs, err := m.nl.AddrList(eth0, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IP.Equal(addr.AsSlice()) })
+}
+
+// address gives both machines addresses for their heartbeat, on a device.
+func (c *cluster) address(t *testing.T, device string, addrs [2]string, bits int) {
+	t.Helper()
+	for i, m := range c.machines {
+		link, err := m.nl.LinkByName(device)
+		must(t, err)
+		addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", addrs[i], bits))
+		must(t, err)
+		if strings.Contains(addrs[i], ":") {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		must(t, m.nl.AddrAdd(link, addr))
+		m.addr, m.peer = addrs[i], addrs[1-i]
+	}
+}
+
 // start runs a director on the machine.
 func (m *machine) start(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	m.child = exec.Command(self)
-	m.child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", directorEnv, m.name, m.addr, m.peer))
+	m.child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %s", directorEnv, m.name, m.addr, m.peer, m.file))
 	m.child.Stderr = m.log
 	own, err := netns.Get()
 	must(t, err)
