@@ -31,6 +31,7 @@ var tools = []tool{
 	{what: "ps", pkg: "procps"},
 	{what: "ping", pkg: "iputils-ping"},
 	{what: "tcpdump", pkg: "tcpdump"},
+	{what: "systemctl", pkg: "systemd"},
 	{what: "gcc", pkg: "gcc libc6-dev"}, // the race detector's
 }
 
