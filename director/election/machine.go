@@ -77,6 +77,7 @@ type Machine struct {
 	heldSince time.Duration // confirming: the first answer of a row, or Never
 
 	leaseEnd time.Duration // active: when the kernel lets the VIPs go
+	rivalAt  time.Duration // active: when the peer, unheard, was first seen to hold them too, or Never
 	retryAt  time.Duration // fault: when a refused claim may be tried again
 
 	leaving departure
@@ -93,7 +94,7 @@ type departure struct {
 
 // New makes the machine of a director that has not started.
 func New(cfg Config) Machine {
-	return Machine{cfg: cfg, reason: "not started", deaf: Never, heldSince: Never, around: surroundings{lookAt: Never}}
+	return Machine{cfg: cfg, reason: "not started", deaf: Never, heldSince: Never, rivalAt: Never, around: surroundings{lookAt: Never}}
 }
 
 // Role is what the director is.
@@ -214,7 +215,7 @@ func (s *step) become(r Role, reason string) {
 	if s.role == r {
 		return
 	}
-	s.role, s.since, s.news = r, s.now, false
+	s.role, s.since, s.news, s.rivalAt = r, s.now, false, Never
 	if r != Active {
 		s.contested = false
 	}

@@ -200,19 +200,24 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "two actives on one LAN: the lower MAC stays, and announces", cfg: testConfig(low), before: active,
-			events: []at{{1000 * ms, Tick{}}, {1000 * ms, Answer{Peer: true}}},
-			want:   []string{"1s: announce"},
+			events: []at{{1000 * ms, Answer{Peer: true}}, {1001 * ms, Answer{Peer: true}}, {1100 * ms, Answer{Peer: true}}},
+			want:   []string{"1s: beat", "1.1s: announce"},
 		},
 		{
 			name: "two actives on one LAN: the higher MAC yields", cfg: testConfig(low), before: active,
-			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {600 * ms, Tick{}}},
-			want:   []string{"500ms: standby, release, beat", "575ms: confirming, ask, beat"},
+			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {600 * ms, Answer{Peer: true, First: true}}, {700 * ms, Tick{}}},
+			want:   []string{"500ms: beat", "600ms: standby, release, beat", "675ms: confirming, ask, beat"},
+		},
+		{
+			name: "two actives on one LAN: the heartbeat has the first word", cfg: testConfig(low), before: active,
+			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {502 * ms, beat(high, Active, 1)}, {900 * ms, Answer{Peer: true, First: true}}},
+			want:   []string{"500ms: beat", "502ms: announce", "900ms: beat"},
 		},
 		{
 			name: "an active director yields to no foreign host, and to no peer it hears or has just taken over from", cfg: testConfig(low), before: active,
 			events: []at{
 				{150 * ms, Answer{Peer: true, First: true}}, {200 * ms, beat(high, Standby, 1)}, {500 * ms, Answer{Peer: true, First: true}},
-				{550 * ms, Answer{First: true}}, {551 * ms, Answer{First: true, Asks: true, Peer: true}},
+				{650 * ms, Answer{First: true}}, {651 * ms, Answer{First: true, Asks: true, Peer: true}}, {750 * ms, Answer{First: true}},
 			},
 		},
 		{

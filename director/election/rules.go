@@ -68,6 +68,7 @@ func (s *step) beat(b Beat) {
 	s.news = !s.known || s.peer.Role != b.Role || s.peer.From != b.From || s.beatAt <= s.since
 	s.peer, s.known, s.gone, s.heard, s.beatAt = b, true, false, s.now, s.now
 	s.met()
+	s.rivalAt = Never
 	s.term = s.grown(b.Term)
 	if s.role != Active {
 		return
@@ -119,19 +120,31 @@ func (s *step) offered(ev Released) {
 	}
 }
 
-// answered holds a claim while somebody has a VIP. Of two that ask, and of
-// two directors that hold the VIPs and share a LAN again, the one with the
-// lower MAC goes first, where no heartbeat can settle it.
+// answered holds a claim while somebody has a VIP. Of two that ask, the one
+// with the lower MAC goes first where no heartbeat can settle it.
 func (s *step) answered(ev Answer) {
 	s.sign()
 	switch {
-	case s.role == Confirming && ev.Asks && (!ev.First || !s.silent(s.now)):
-	case s.role == Confirming && ev.Asks && s.heldSince != Never:
+	case s.role == Active && ev.Peer && !ev.Asks && s.missing(s.now):
+		s.rivalled(ev)
+	case s.role != Confirming || ev.Asks && (!ev.First || !s.silent(s.now)):
+	case ev.Asks && s.heldSince != Never:
 		s.asked = 0 // who holds it says more than who asks
-	case s.role == Confirming:
+	default:
 		s.hold(ev.Who)
-	case s.role != Active || ev.Asks || !ev.Peer || !s.missing(s.now) || s.now-s.since < s.cfg.silence():
-		// the heartbeat settles it, or a late answer from before the claim
+	}
+}
+
+// rivalled settles two directors that hold the VIPs and share a LAN again: the
+// lower MAC stays. The heartbeat has the first word, should it be back as
+// well, and what was said before the claim has none.
+func (s *step) rivalled(ev Answer) {
+	switch {
+	case s.now-s.since < s.cfg.silence():
+	case s.rivalAt == Never:
+		s.rivalAt = s.now
+		s.do(Send{MessageBeat})
+	case s.now-s.rivalAt < s.cfg.confirm():
 	case ev.First:
 		s.peer.Role = Active
 		s.release(ev.Who + ", the peer whose MAC is the lower")

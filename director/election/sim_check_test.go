@@ -80,8 +80,9 @@ func (c *checker) look() {
 		c.oneLAN = s.now
 	}
 	c.wasOneLAN = oneLAN
-	// Two that share a LAN must not both hold: they find each other's MAC.
-	if both && oneLAN && a.peerInc != 0 && b.peerInc != 0 && s.now-max(c.both, c.oneLAN, a.metAt, b.metAt) > s.silence()+6*min(s.Dead, lookSoon)+60*ms {
+	// Two that share a LAN must not both hold: they find each other's MAC, or
+	// the one that hears the other yields.
+	if both && oneLAN && a.peerInc != 0 && b.peerInc != 0 && s.now-max(c.both, c.oneLAN, a.metAt, b.metAt) > s.silence()+2*s.Interval+6*min(s.Dead, lookSoon)+60*ms {
 		c.fail("two holders on one LAN since %.3fs", c.both.Seconds())
 	}
 	for _, n := range s.nodes {
@@ -115,7 +116,7 @@ func (c *checker) taking(n *node) {
 	if other.vip && other.awake() && other.m.role == Active && s.now-max(other.m.since, other.thawed) > 200*ms && s.seen() && !n.m.gone && !n.offered {
 		c.fail("%s took the VIP though most real servers saw %s hold it", n.id.Name, other.id.Name)
 	}
-	if s.isolated(n) && !n.m.gone {
+	if s.isolated(n) && !n.m.gone && s.now-n.m.beatAt >= s.silence() {
 		c.fail("%s took the VIP and heard nobody", n.id.Name)
 	}
 	if s.foreign > 0 && s.now-s.foreignSince > 200*ms && quiet(&s.lan[n.index]) && !n.offered {

@@ -104,6 +104,7 @@ var faults = []fault{
 			p := 0.05 + 0.25*s.rng.Float64()
 			s.disturb(func(l *link) { l.loss += p }, s.wires(true)...)
 			s.lossAdded = append(s.lossAdded, p)
+			s.faults++ // where the heartbeat is cut, five answers in a row may be lost
 		},
 		heal: func(s *sim, _ *node) {
 			p := s.lossAdded[0]

@@ -14,7 +14,7 @@ const (
 
 // blindness is how many looks in a row bring nothing to a director that is
 // isolated; the answers to the last may still be on their way.
-const blindness = 4
+const blindness = 8
 
 // surroundings is what a director sees of the world besides its peer.
 type surroundings struct {

@@ -181,7 +181,7 @@ func TestIsolated(t *testing.T) {
 		l.pass(ms)
 	}
 	l.want(Fault, isolation)
-	if took := l.now - from; took > 1500*ms || took < 900*ms {
+	if took := l.now - from; took > 2000*ms || took < 1600*ms {
 		t.Errorf("took %v", took)
 	}
 	l.word.Asked = 0 // the registrations end
