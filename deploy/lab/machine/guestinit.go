@@ -23,7 +23,7 @@ const portName = "lab"
 // modules are what the lab needs of the guest's kernel; patterns are matched against the modules' files.
 var modules = []string{
 	"virtio_console", "virtio-rng",
-	"ip_vs", "ip_vs_*", "ipip", "ip6_tunnel", "ip_gre", "fou", "fou6", "tun",
+	"ip_vs", "ip_vs_*", "ipip", "sit", "ip6_tunnel", "ip_gre", "ip6_gre", "fou", "fou6", "tun",
 	"veth", "bridge", "dummy", "macvlan", "sch_netem", "sch_ingress",
 	"nf_tables", "nf_conntrack", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log", "nft_nat", "nft_objref", "nft_reject_inet",
 	"inet_diag", "tcp_diag", "udp_diag", "raw_diag", "af_packet_diag",
