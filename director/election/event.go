@@ -30,8 +30,10 @@ type (
 	// Tick says that time has passed. It is due at Next and, if nothing else
 	// happens, every Interval; coming early or late does no harm, but a
 	// machine that hears of nothing for the dead time takes itself for one
-	// that was out.
-	Tick struct{}
+	// that was out. Silence counts only at a Tick with All: whatever came
+	// before it has been heard, and none of it lies unread in a queue of a
+	// director that was held up.
+	Tick struct{ All bool }
 	// Beat is a proven packet from the peer, newer than all before it.
 	Beat struct {
 		From    ID
@@ -67,8 +69,12 @@ type (
 	Renewed struct {
 		Until time.Duration // they will not go before
 	}
-	// Refused says that the kernel did not take the VIPs of the last Claim.
-	Refused struct{ Why string }
+	// Refused says that the kernel did not take the VIPs of the last Claim,
+	// or was not asked because the claim came Late.
+	Refused struct {
+		Why  string
+		Late bool
+	}
 	// Withdrawn says that the VIPs of the last Release are off their
 	// devices, or with Err that some may still be there.
 	Withdrawn struct{ Err string }
@@ -129,8 +135,8 @@ type (
 		Before time.Duration
 	}
 	// Release takes every VIP off its device and announces no more.
-	// Withdrawn comes back.
-	Release struct{}
+	// Withdrawn comes back. With Handover the standby is about to take them.
+	Release struct{ Handover bool }
 	// Announce the VIPs again.
 	Announce struct{}
 	// Send a message to the peer on every path.

@@ -38,9 +38,15 @@ func (c Config) confirm() time.Duration {
 // few lost frames cannot make two holders.
 const questions = 5
 
-// askEvery is the time from one question to the next, and from the last to
-// the claim.
-func (c Config) askEvery() time.Duration { return c.confirm() / questions }
+// leaseSlack is how far the end of a lease may be from the last beat of its
+// holder and a lease: the kernel's timer ends it up to a quarter of a second
+// early (ADDRCONF_TIMER_FUZZ in net/ipv4/devinet.c), and the last renewal may
+// be as far from the last beat.
+const leaseSlack = 300 * time.Millisecond
+
+// closeConfirm is the time a claim waits for answers while the lease of a
+// holder that answered until now must end.
+const closeConfirm = 10 * time.Millisecond
 
 // resendEvery is the time between two offers of a released VIP.
 func (c Config) resendEvery() time.Duration {
@@ -75,6 +81,7 @@ type Machine struct {
 	askAt     time.Duration // confirming: the next question, or the claim
 	asked     int           // confirming: questions since the last answer
 	heldSince time.Duration // confirming: the first answer of a row, or Never
+	answering bool          // confirming: the peer answered for a VIP
 
 	leaseEnd time.Duration // active: when the kernel lets the VIPs go
 	rivalAt  time.Duration // active: when the peer, unheard, was first seen to hold them too, or Never
@@ -137,6 +144,26 @@ func (m Machine) silent(now time.Duration) bool {
 	return m.cfg.Alone || m.gone || now-m.heard >= m.cfg.silence()
 }
 
+// leaseOver is when the lease of a silent peer that still answered for a VIP
+// is over for sure, or nearly so: no daemon of its has renewed it since its
+// last beat. It is zero where it did not answer, or is heard.
+func (m Machine) leaseOver(now time.Duration) time.Duration {
+	if !m.answering || !m.known || !m.silent(now) {
+		return 0
+	}
+	return m.beatAt + m.cfg.Lease
+}
+
+// askEvery is the time from one question to the next, and from the last to
+// the claim. It is short while the lease of a peer that fell silent must end:
+// the VIP is nobody's from then on.
+func (m Machine) askEvery(now time.Duration) time.Duration {
+	if end := m.leaseOver(now); end > 0 && now >= end-leaseSlack && now < end+leaseSlack {
+		return min(m.cfg.confirm(), closeConfirm) / questions
+	}
+	return m.cfg.confirm() / questions
+}
+
 // lower reports whether this director wins ties with its peer.
 func (m Machine) lower() bool { return m.cfg.Self.Compare(m.peer.From) < 0 }
 
@@ -144,6 +171,7 @@ func (m Machine) lower() bool { return m.cfg.Self.Compare(m.peer.From) < 0 }
 type step struct {
 	Machine
 	now     time.Duration
+	all     bool // all that came before has been heard
 	news    bool // the peer is another, or is something else, than when the role was taken or at its last beat
 	actions []Action
 }
@@ -163,6 +191,8 @@ func (m Machine) Step(ev Event, now time.Duration) (Machine, []Action) {
 	if !m.started {
 		return m, nil
 	}
+	tick, _ := ev.(Tick)
+	s.all = tick.All
 	s.awake()
 	s.take(ev)
 	if s.leaving.on {

@@ -63,7 +63,7 @@ func play(m Machine, events []at) []string {
 			if due >= e.when {
 				break
 			}
-			step(Tick{}, due)
+			step(Tick{All: true}, due)
 		}
 		if frozen {
 			e.ev = e.ev.(asleep).Event
@@ -81,7 +81,7 @@ func TestRules(t *testing.T) {
 	alone := testConfig(low)
 	alone.Alone = true
 	// active is how a director gets there with a peer that is standby.
-	active := []at{{0, Start{}}, {10 * ms, beat(high, Standby, 0)}, {85 * ms, Tick{}}, {86 * ms, Renewed{Until: 2085 * ms}}}
+	active := []at{{0, Start{}}, {10 * ms, beat(high, Standby, 0)}, {85 * ms, Tick{All: true}}, {86 * ms, Renewed{Until: 2085 * ms}}}
 	began := []string{"0s: beat", "10ms: confirming, ask, beat", "85ms: active, claim 1, beat"}
 	for _, test := range []struct {
 		name   string
@@ -93,13 +93,13 @@ func TestRules(t *testing.T) {
 		{
 			name:   "alone at start: listens, asks, claims",
 			cfg:    testConfig(low),
-			events: []at{{0, Start{}}, {400 * ms, Tick{}}},
+			events: []at{{0, Start{}}, {400 * ms, Tick{All: true}}},
 			want:   []string{"0s: beat", "325ms: confirming, ask, beat", "400ms: active, claim 1, beat"},
 		},
 		{
 			name:   "without a peer: asks at once",
 			cfg:    alone,
-			events: []at{{0, Start{}}, {75 * ms, Tick{}}},
+			events: []at{{0, Start{}}, {75 * ms, Tick{All: true}}},
 			want:   []string{"0s: confirming, beat, ask, beat", "75ms: active, claim 1, beat"},
 		},
 		{
@@ -111,13 +111,13 @@ func TestRules(t *testing.T) {
 		{
 			name:   "a foreign answer holds the claim until it stops",
 			cfg:    alone,
-			events: []at{{0, Start{}}, {70 * ms, Answer{Who: "x"}}, {150 * ms, Tick{}}},
+			events: []at{{0, Start{}}, {70 * ms, Answer{Who: "x"}}, {150 * ms, Tick{All: true}}},
 			want:   []string{"0s: confirming, beat, ask, beat", "150ms: active, claim 1, beat"},
 		},
 		{
 			name:   "a peer in fault is taken over from",
 			cfg:    testConfig(high),
-			events: []at{{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {50 * ms, beat(low, Fault, 4)}, {125 * ms, Tick{}}},
+			events: []at{{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {50 * ms, beat(low, Fault, 4)}, {125 * ms, Tick{All: true}}},
 			want:   []string{"0s: beat", "50ms: confirming, ask, beat", "125ms: active, claim 5, beat"},
 		},
 		{
@@ -129,7 +129,7 @@ func TestRules(t *testing.T) {
 		{
 			name:   "goodbye: asks at once",
 			cfg:    testConfig(high),
-			events: []at{{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {50 * ms, Goodbye{Term: 4}}, {125 * ms, Tick{}}},
+			events: []at{{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {50 * ms, Goodbye{Term: 4}}, {125 * ms, Tick{All: true}}},
 			want:   []string{"0s: beat", "50ms: confirming, ask, beat", "125ms: active, claim 5, beat"},
 		},
 		{
@@ -159,7 +159,7 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "a lease that ended is not renewed", cfg: testConfig(low), before: active,
-			events: []at{{1000 * ms, Renewed{Until: 2990 * ms}}, {3000 * ms, Tick{}}},
+			events: []at{{1000 * ms, Renewed{Until: 2990 * ms}}, {3000 * ms, Tick{All: true}}},
 			want:   []string{"2.99s: confirming, release, beat, ask, beat"},
 		},
 		{
@@ -172,14 +172,26 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "the kernel refuses: fault, and another try", cfg: alone,
-			before: []at{{0, Start{}}, {75 * ms, Tick{}}},
-			events: []at{{80 * ms, Refused{Why: "no such device"}}, {1080 * ms, Tick{}}},
+			before: []at{{0, Start{}}, {75 * ms, Tick{All: true}}},
+			events: []at{{80 * ms, Refused{Why: "no such device"}}, {1080 * ms, Tick{All: true}}},
 			want:   []string{"0s: confirming, beat, ask, beat", "75ms: active, claim 1, beat", "80ms: fault, release, beat", "1.08s: confirming, beat, ask, beat"},
+		},
+		{
+			name: "a claim that came late is asked about anew", cfg: alone,
+			before: []at{{0, Start{}}, {75 * ms, Tick{All: true}}},
+			events: []at{{160 * ms, Refused{Why: "late", Late: true}}, {235 * ms, Tick{All: true}}},
+			want:   []string{"0s: confirming, beat, ask, beat", "75ms: active, claim 1, beat", "160ms: confirming, release, ask, beat", "235ms: active, claim 2, beat"},
+		},
+		{
+			name: "silence is none while something is unread", cfg: testConfig(high),
+			before: []at{{0, Start{}}, {10 * ms, beat(low, Active, 4)}},
+			events: []at{{335 * ms, asleep{Tick{}}}, {336 * ms, asleep{beat(low, Active, 4)}}, {337 * ms, Tick{All: true}}},
+			want:   []string{"0s: beat"},
 		},
 		{
 			name: "stop with a standby: released, offered until taken, goodbye", cfg: testConfig(low), before: active,
 			events: []at{
-				{100 * ms, Stop{}}, {101 * ms, Withdrawn{}}, {127 * ms, beat(high, Active, 2)}, {200 * ms, Tick{}},
+				{100 * ms, Stop{}}, {101 * ms, Withdrawn{}}, {127 * ms, beat(high, Active, 2)}, {200 * ms, Tick{All: true}},
 			},
 			want: []string{"100ms: standby, release", "101ms: released", "126ms: released", "127ms: goodbye, done"},
 		},
@@ -205,7 +217,7 @@ func TestRules(t *testing.T) {
 		},
 		{
 			name: "two actives on one LAN: the higher MAC yields", cfg: testConfig(low), before: active,
-			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {600 * ms, Answer{Peer: true, First: true}}, {700 * ms, Tick{}}},
+			events: []at{{500 * ms, Answer{Peer: true, First: true}}, {600 * ms, Answer{Peer: true, First: true}}, {700 * ms, Tick{All: true}}},
 			want:   []string{"500ms: beat", "600ms: standby, release, beat", "675ms: confirming, ask, beat"},
 		},
 		{
@@ -224,7 +236,7 @@ func TestRules(t *testing.T) {
 			name: "a new timing is in force at once", cfg: testConfig(high),
 			events: []at{
 				{0, Start{}}, {10 * ms, beat(low, Active, 4)}, {300 * ms, Reconfigured{Config: Config{Self: high, Interval: time.Second, Dead: 3 * time.Second, Lease: time.Second}}},
-				{4000 * ms, Tick{}},
+				{4000 * ms, Tick{All: true}},
 			},
 			want: []string{"0s: beat", "3.26s: confirming, ask, beat", "3.335s: active, claim 5, beat"},
 		},
@@ -295,7 +307,7 @@ func TestSlowAsk(t *testing.T) {
 			continue
 		}
 		var actions []Action
-		m, actions = m.Step(Tick{}, now)
+		m, actions = m.Step(Tick{All: true}, now)
 		for _, a := range actions {
 			switch a.(type) {
 			case Ask:
@@ -313,6 +325,42 @@ func TestSlowAsk(t *testing.T) {
 	}
 	if m.Reason() != "held: a router" {
 		t.Errorf("reason %q", m.Reason())
+	}
+}
+
+// TestLeaseOfASilentPeer holds that a peer whose kernel answers is waited for until its lease can be over, though
+// questions are lost, and that the VIP is claimed as soon as it is.
+func TestLeaseOfASilentPeer(t *testing.T) {
+	const beatAt, over = 10 * ms, 1930 * ms
+	for _, lost := range []bool{false, true} {
+		m, _ := New(testConfig(high)).Step(Start{}, 0)
+		m, _ = m.Step(beat(low, Active, 4), beatAt)
+		var claimed time.Duration
+		for now := time.Duration(beatAt); claimed == 0 && now < 10*time.Second; now += ms {
+			if now < m.Next() {
+				continue
+			}
+			var actions []Action
+			m, actions = m.Step(Tick{All: true}, now)
+			for _, a := range actions {
+				switch a.(type) {
+				case Ask:
+					if now < over && (!lost || now < 500*ms) {
+						m, _ = m.Step(Answer{Who: "vs", Peer: true}, now)
+					}
+				case Claim:
+					claimed = now
+				}
+			}
+		}
+		// With everything lost since, the earliest moment at which the lease can be over.
+		from, to := time.Duration(over), over+15*ms
+		if lost {
+			from, to = beatAt+2*time.Second-leaseSlack, beatAt+2*time.Second-leaseSlack+20*ms
+		}
+		if claimed < from || claimed > to {
+			t.Errorf("lost %v: claimed at %v, want %v to %v", lost, claimed, from, to)
+		}
 	}
 }
 

@@ -102,6 +102,19 @@ var mutants = []mutant{
 		}
 		return next, actions
 	}},
+	{name: "takes what it has not read for silence", step: taking(func(_ Machine, _ Tick) Event {
+		return Tick{All: true}
+	})},
+	{name: "does not wait for the lease of a peer that answered", step: func(_ Machine, _ Event, _ time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		next.answering = false
+		return next, actions
+	}},
+	{name: "waits for the lease of a peer it hears", step: func(_ Machine, ev Event, now time.Duration, next Machine, actions []Action) (Machine, []Action) {
+		if next.role == Confirming && next.answering && next.asked >= questions && now < next.heard+next.cfg.Lease {
+			next.asked = 1
+		}
+		return next, actions
+	}},
 	{name: "an active nobody hears stays", step: ignoring(activeMeets(func(m Machine, b Beat) bool {
 		return !b.HearsUs
 	}))},

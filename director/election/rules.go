@@ -32,11 +32,7 @@ func (s *step) take(ev Event) {
 			s.leaseEnd = ev.Until
 		}
 	case Refused:
-		if s.role == Active {
-			s.retryAt = s.now + refusalFor
-			s.do(Release{}, Send{MessageBeat})
-			s.become(Fault, ev.Why)
-		}
+		s.refused(ev)
 	case Condition:
 		s.fault = ev.Fault
 		s.around.unanswered = 0 // that nobody was heard had its reason
@@ -46,6 +42,22 @@ func (s *step) take(ev Event) {
 		}
 	case Stop:
 		s.stop()
+	}
+}
+
+// refused asks anew where a claim came late, and else waits: the kernel will
+// not have another opinion at once.
+func (s *step) refused(ev Refused) {
+	switch {
+	case s.role != Active:
+	case ev.Late:
+		s.do(Release{})
+		s.become(Confirming, ev.Why)
+		s.confirmAnew()
+	default:
+		s.retryAt = s.now + refusalFor
+		s.do(Release{}, Send{MessageBeat})
+		s.become(Fault, ev.Why)
 	}
 }
 
@@ -131,6 +143,7 @@ func (s *step) answered(ev Answer) {
 	case ev.Asks && s.heldSince != Never:
 		s.asked = 0 // who holds it says more than who asks
 	default:
+		s.answering = s.answering || ev.Peer && !ev.Asks
 		s.hold(ev.Who)
 	}
 }
@@ -183,16 +196,14 @@ func (s *step) settle() {
 	}
 	if s.role == Standby {
 		s.become(Confirming, why)
-		s.heldSince = Never
-		s.question()
-		s.do(Send{MessageBeat})
+		s.confirmAnew()
 		return
 	}
 	switch {
-	case s.now < s.askAt:
+	case s.now < s.askAt || !s.all:
 	case s.now >= s.askAt+s.cfg.confirm(): // this director was out meanwhile
 		s.question()
-	case s.asked >= questions && (s.blind(s.now, 1) || s.overlooked()):
+	case s.asked >= questions && (s.blind(s.now, 1) || s.overlooked() || s.now < s.leaseOver(s.now)-leaseSlack):
 		s.question()
 	case s.asked >= questions:
 		s.claim(why + ", and nobody answered for the VIPs")
@@ -234,7 +245,7 @@ func (s *step) vacancy() string {
 		return "no peer is configured"
 	case s.gone:
 		return "the peer said goodbye"
-	case s.silent(s.now):
+	case s.silent(s.now) && (s.all || s.role == Confirming):
 		return fmt.Sprintf("the peer is silent for %v", s.cfg.silence())
 	case !s.known || s.peer.Role == Active:
 		return ""
@@ -269,6 +280,13 @@ func (s *step) outlook() string {
 	}
 }
 
+// confirmAnew begins a confirmation.
+func (s *step) confirmAnew() {
+	s.heldSince, s.answering = Never, false
+	s.question()
+	s.do(Send{MessageBeat})
+}
+
 // question begins to ask, from the first question on.
 func (s *step) question() {
 	s.asked = 0
@@ -279,7 +297,7 @@ func (s *step) question() {
 // the director looks around.
 func (s *step) ask() {
 	s.asked++
-	s.askAt = s.now + s.cfg.askEvery()
+	s.askAt = s.now + s.askEvery(s.now)
 	s.do(Ask{})
 	if s.asked == 2 && !s.cfg.Alone {
 		s.look()
@@ -330,7 +348,7 @@ func (s *step) goodbye() {
 func (s *step) leave(why string, stop bool) {
 	s.leaving = departure{on: true, stop: stop, giveUpAt: s.now + s.departEnd()}
 	s.become(Standby, why+": giving the VIPs to the standby")
-	s.do(Release{})
+	s.do(Release{Handover: true})
 }
 
 // departEnd is how long a departure waits for the kernel, and then for the

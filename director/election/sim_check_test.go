@@ -113,6 +113,9 @@ func (c *checker) taking(n *node) {
 	if other.vip && other.host && quiet(&s.lan[0]) && quiet(&s.lan[1]) {
 		c.fail("%s took the VIP that %s held, over a LAN that carries questions", n.id.Name, other.id.Name)
 	}
+	if other.vip && other.host && n.m.known && n.heldAt > n.m.beatAt+s.silence() && s.now < n.m.beatAt+s.Lease-leaseSlack && !n.offered {
+		c.fail("%s took the VIP that %s answered for at %.3fs, and the lease could not be over", n.id.Name, other.id.Name, n.heldAt.Seconds())
+	}
 	if other.vip && other.awake() && other.m.role == Active && s.now-max(other.m.since, other.thawed) > 200*ms && s.seen() && !n.m.gone && !n.offered {
 		c.fail("%s took the VIP though most real servers saw %s hold it", n.id.Name, other.id.Name)
 	}

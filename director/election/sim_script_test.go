@@ -57,6 +57,27 @@ var faults = []fault{
 		heal:  (*sim).thaw,
 	},
 	{
+		name:  "starved",
+		begin: func(_ *sim, n *node) { n.starved++ },
+		heal:  func(_ *sim, n *node) { n.starved-- },
+		tail:  100 * ms,
+	},
+	{
+		name: "freeze, and the LAN out for a moment",
+		begin: func(s *sim, n *node) {
+			n.frozen = n.daemon
+			s.faults++
+			after := s.silence() + s.upTo(s.Lease)
+			s.at(after, item{kind: itemDo, do: func() { s.disturb(cut, &s.lan[0], &s.lan[1]) }})
+			s.at(after+s.upTo(lanBlip), item{kind: itemDo, do: func() {
+				s.disturb(heal, &s.lan[0], &s.lan[1])
+				s.trouble()
+			}})
+		},
+		heal: (*sim).thaw,
+		tail: simDefaults.silence() + simDefaults.Lease + lanBlip,
+	},
+	{
 		name:  "partition",
 		begin: func(s *sim, _ *node) { s.disturb(cut, s.wires(true)...) },
 		heal:  func(s *sim, _ *node) { s.disturb(heal, s.wires(true)...) },
@@ -186,6 +207,9 @@ var faults = []fault{
 		heal:  func(s *sim, n *node) { s.changeAgents(func(a *agent) { a.cut[n.index]-- }) },
 	},
 }
+
+// lanBlip is how long a LAN may be out and mean nothing.
+const lanBlip = 200 * ms
 
 // lanOnly is how long the heartbeat stays cut when the LAN has healed.
 const lanOnly = 3 * time.Second
@@ -377,6 +401,10 @@ func (s *sim) trouble() {
 		}
 		if n.daemon && n.m.role == Fault && n.m.retryAt != Never {
 			s.allowance += refusalFor
+		}
+		// Whoever asks a peer whose kernel answers waits for the end of its lease, even if the peer dies then.
+		if n.daemon && n.m.role == Confirming && n.m.known {
+			s.allowance = max(s.allowance, n.m.beatAt+s.Lease-s.now+200*ms)
 		}
 		if n.daemon && n.m.role == Confirming && n.m.askAt-s.now > 100*ms {
 			s.allowance += slowAsk

@@ -84,6 +84,9 @@ type node struct {
 	echoed           uint64 // highest own sequence the peer has echoed
 	answeredAt       time.Duration
 	metAt            time.Duration // when the peer was proven for the first time
+	unread           int           // what lies in its sockets
+	starved          int           // above 0: it gets round to its sockets late
+	heldAt           time.Duration // when the peer's kernel last answered for the VIP
 	backlog          []item
 
 	fault      string // what the daemon's link watcher sees
@@ -118,6 +121,9 @@ const (
 	itemDo // a step of the script
 )
 
+// socket reports whether it comes from a socket, and not from a timer or the kernel.
+func (k itemKind) socket() bool { return k >= itemPacket && k <= itemWitnessed }
+
 // item is something due.
 type item struct {
 	at     time.Duration
@@ -126,6 +132,7 @@ type item struct {
 	life   int
 	gen    int
 	by     time.Duration
+	late   bool // it lay in a socket
 	answer Answer
 	packet packet
 	word   Witnessed
@@ -204,23 +211,35 @@ func (s *sim) dispatch(it item) {
 		n.backlog = append(n.backlog, it)
 		return
 	}
+	if n.starved > 0 && it.kind.socket() && !it.late {
+		it.late = true
+		n.unread++
+		s.at(s.upTo(100*ms), it)
+		return
+	}
 	s.deliver(n, it)
 }
 
 // deliver gives a live daemon what is due to it.
 func (s *sim) deliver(n *node, it item) {
+	if it.late {
+		n.unread--
+	}
 	switch it.kind {
 	case itemTick:
 		n.timer = Never
-		s.step(n, Tick{})
+		s.step(n, Tick{All: n.unread == 0})
 	case itemBeat:
-		s.step(n, Tick{}) // what it says must be true now, not when it went to sleep
+		s.step(n, Tick{All: n.unread == 0}) // what it says must be true now, not when it went to sleep
 		s.send(n, MessageBeat)
 		s.at(s.Interval, item{kind: itemBeat, node: n.index, life: n.life})
 	case itemPacket:
 		s.receive(n, it.packet)
 	case itemAnswer:
 		it.answer.Peer = it.answer.Peer && n.peerInc != 0 // it must have told its MAC
+		if it.answer.Peer && !it.answer.Asks && n.m.role == Confirming {
+			n.heldAt = s.now
+		}
 		s.step(n, it.answer)
 	case itemSign:
 		s.step(n, Sign{})
@@ -264,6 +283,9 @@ func (s *sim) step(n *node, ev Event) {
 	}
 	if at := n.m.Next(); n.daemon && at != Never && (n.timer == Never || at < n.timer || n.timer <= s.now) {
 		n.timer = max(at, s.now+50*time.Microsecond)
+		if n.unread > 0 {
+			n.timer = max(at, s.now+ms) // it catches up
+		}
 		s.at(n.timer-s.now, item{kind: itemTick, node: n.index, life: n.life})
 	}
 }
@@ -298,11 +320,11 @@ func (s *sim) put(n *node, it item) {
 		return
 	case s.now >= it.by:
 		n.want = 0
-		s.step(n, Refused{"the claim came too late"})
+		s.step(n, Refused{Why: "the claim came too late", Late: true})
 		return
 	case s.refusals > 0:
 		n.want = 0
-		s.step(n, Refused{"the kernel said no"})
+		s.step(n, Refused{Why: "the kernel said no"})
 		return
 	}
 	s.check.taking(n)
@@ -439,6 +461,7 @@ func (s *sim) start(n *node) {
 	n.daemon, n.frozen = true, false
 	n.inc, n.seq, n.peerInc, n.peerSeq, n.echoed = s.rng.Uint64()|1, 0, 0, 0, 0
 	n.knew, n.thawed = 0, s.now
+	n.unread, n.heldAt = 0, 0
 	n.answeredAt, n.timer, n.want, n.backlog = -s.Interval, Never, 0, nil
 	n.sent = [128]time.Duration{}
 	cfg := s.Config
@@ -467,9 +490,15 @@ func (s *sim) thaw(n *node) {
 	backlog := n.backlog
 	n.backlog = nil
 	socketsFirst := s.rng.IntN(2) == 0
+	for _, it := range backlog {
+		if it.kind.socket() && !it.late {
+			n.unread++
+		}
+	}
 	for _, pass := range []bool{socketsFirst, !socketsFirst} {
 		for _, it := range backlog {
-			if socket := it.kind >= itemPacket && it.kind <= itemWitnessed; socket == pass && n.daemon && it.life == n.life {
+			if it.kind.socket() == pass && n.daemon && it.life == n.life {
+				it.late = it.late || pass
 				s.deliver(n, it)
 			}
 		}

@@ -52,7 +52,7 @@ func (s *step) look() {
 	if missing {
 		s.around.lookAt = s.now + min(s.cfg.Dead, lookSoon)
 	}
-	s.do(Look{Round: s.around.round, Within: 3 * s.cfg.askEvery(), VIP: missing && s.role == Active})
+	s.do(Look{Round: s.around.round, Within: 3 * s.askEvery(s.now), VIP: missing && s.role == Active})
 }
 
 // lookAround looks when it is time. A director that confirms does so with its

@@ -58,7 +58,7 @@ func (l *lab) pass(d time.Duration) {
 			l.step(*l.beats)
 		}
 		if l.now >= l.m.Next() || l.now%(100*ms) == 0 {
-			l.step(Tick{})
+			l.step(Tick{All: true})
 		}
 	}
 }
@@ -291,7 +291,7 @@ func TestConfirmation(t *testing.T) {
 		for m.Role() != Active {
 			now := m.Next()
 			var actions []Action
-			m, actions = m.Step(Tick{}, now)
+			m, actions = m.Step(Tick{All: true}, now)
 			for _, a := range actions {
 				switch a := a.(type) {
 				case Look:

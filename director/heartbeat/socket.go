@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type Socket struct {
 	raw  syscall.RawConn
 	peer netip.AddrPort
 	to   unix.Sockaddr // the same
+
+	reading atomic.Bool // whoever called Receive has not come back for the next
 }
 
 // Listen opens the path's local end on port, which is the peer's port too.
@@ -101,13 +104,46 @@ func (s *Socket) Send(b []byte) error {
 // fits. fromPeer reports whether it came from the peer's address and port. It
 // returns net.ErrClosed after Close.
 func (s *Socket) Receive(b []byte) (n int, fromPeer bool, err error) {
-	n, from, err := s.conn.ReadFromUDPAddrPort(b)
-	if err != nil {
-		return 0, false, err
+	var from unix.Sockaddr
+	waited := s.raw.Read(func(fd uintptr) bool {
+		s.reading.Store(true)
+		for {
+			n, from, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				s.reading.Store(false)
+				return false
+			default:
+				return true
+			}
+		}
+	})
+	if err = errors.Join(waited, err); err != nil {
+		return 0, false, fmt.Errorf("receive a heartbeat: %w", err)
 	}
-	same := from.Port() == s.peer.Port() &&
-		from.Addr().Unmap().WithZone("") == s.peer.Addr().WithZone("")
-	return n, same, nil
+	return n, s.isPeer(from), nil
+}
+
+func (s *Socket) isPeer(from unix.Sockaddr) bool {
+	switch from := from.(type) {
+	case *unix.SockaddrInet4:
+		return from.Port == int(s.peer.Port()) && netip.AddrFrom4(from.Addr) == s.peer.Addr()
+	case *unix.SockaddrInet6:
+		return from.Port == int(s.peer.Port()) && netip.AddrFrom16(from.Addr) == s.peer.Addr().WithZone("")
+	}
+	return false
+}
+
+// Pending reports whether a datagram has come that Receive's caller has not
+// read, or has read and not dealt with: it has not called Receive again.
+func (s *Socket) Pending() bool {
+	pending := false
+	_ = s.raw.Control(func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		pending = err == nil
+	})
+	return pending || s.reading.Load() // in this order: who reads says so first
 }
 
 // Close ends the socket and a Receive that waits on it.

@@ -105,3 +105,44 @@ func TestHeldUp(t *testing.T) {
 		}
 	}
 }
+
+// TestPending holds that a datagram is pending from its arrival until the next one is waited for.
+func TestPending(t *testing.T) {
+	a, err := Listen(path("127.0.0.1", "127.0.0.2"), 25542)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := Listen(path("127.0.0.2", "127.0.0.1"), 25542)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Pending() {
+		t.Error("pending before anything came")
+	}
+	if err := a.Send([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Pending() {
+		t.Error("not pending though it has come")
+	}
+	buf := make([]byte, Size)
+	if _, _, err := b.Receive(buf); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Pending() {
+		t.Error("not pending though nobody has dealt with it")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := b.Receive(buf)
+		done <- err
+	}()
+	for b.Pending() {
+		time.Sleep(time.Millisecond)
+	}
+	_ = b.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed socket receives: %v", err)
+	}
+}

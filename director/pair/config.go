@@ -47,6 +47,13 @@ type Config struct {
 	// may block: only the next call waits for it.
 	OnRole func(Role)
 
+	// OnHandover, if set, is called twice at a handover, also at that of a
+	// director that stops: while the VIPs are still here, and again when they
+	// are off their devices and the standby has not been told to take them.
+	// So the standby can learn of the flows under way. It must return when
+	// ctx ends, which is soon the second time.
+	OnHandover func(ctx context.Context)
+
 	// AskWitnesses, if set, asks registered real servers whether they reach
 	// the peer now and it is active. It is called while the peer is silent,
 	// before a takeover, and now and then to know whom there is to ask. It

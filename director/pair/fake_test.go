@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lvstun/director/heartbeat"
@@ -166,6 +167,8 @@ func (h *fakeHost) Announce() error {
 	return nil
 }
 
+func (h *fakeHost) Pending() bool { return false }
+
 func (h *fakeHost) MAC(vip.VIP) vip.MAC { return h.mac }
 
 func (h *fakeHost) LinkFault(vips []vip.VIP) string {
@@ -190,6 +193,8 @@ type fakeSocket struct {
 	lan   *lan
 	path  Path
 	in    chan fakeDatagram
+	stall chan struct{} // the reader is held up till it is closed
+	busy  atomic.Bool
 	close sync.Once
 	ended chan struct{}
 }
@@ -241,13 +246,23 @@ func (l *lan) inject(from, to netip.Addr, b []byte) {
 }
 
 func (s *fakeSocket) Receive(b []byte) (int, bool, error) {
+	s.busy.Store(false)
 	select {
 	case d := <-s.in:
+		s.busy.Store(true)
+		s.lan.mu.Lock()
+		stall := s.stall
+		s.lan.mu.Unlock()
+		if stall != nil {
+			<-stall
+		}
 		return copy(b, d.b), d.from == s.path.Peer, nil
 	case <-s.ended:
 		return 0, false, net.ErrClosed
 	}
 }
+
+func (s *fakeSocket) Pending() bool { return len(s.in) > 0 || s.busy.Load() }
 
 func (s *fakeSocket) Close() error {
 	s.close.Do(func() { close(s.ended) })

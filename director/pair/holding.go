@@ -71,6 +71,9 @@ type order struct {
 	vip    vip.VIP       // of orderAskFor
 	to     holdings      // of orderChange
 	done   chan<- error  // of orderChange, with room for one
+
+	handover func(context.Context) // of a release that is one: called before Withdrawn is reported
+	within   time.Duration         // what it may take
 }
 
 type orderKind uint8
@@ -135,7 +138,7 @@ func (h *holder) do(o order) {
 	case orderClaim:
 		h.claim(o.before)
 	case orderRelease:
-		h.release()
+		h.release(o)
 	case orderAnnounce:
 		h.left = announceBurst
 		h.tell()
@@ -160,7 +163,7 @@ func (h *holder) asked(err error) {
 func (h *holder) claim(before time.Duration) {
 	at := h.clock()
 	if at >= before {
-		h.report(election.Refused{Why: "the claim came too late: this director was held up after it had asked"})
+		h.report(election.Refused{Late: true, Why: "the claim came too late: this director was held up after it had asked"})
 		return
 	}
 	for _, v := range h.vips {
@@ -207,6 +210,11 @@ func (h *holder) renew() {
 			return
 		}
 		err = errors.Join(err, h.host.Put(v, h.lease))
+	}
+	if !h.alive() { // this director was frozen in the middle of it, and has no right to what it put
+		h.log.Warn("VIPs renewed too late, taking them off again")
+		_ = h.remove(h.vips) // said there
+		return
 	}
 	if err != nil {
 		if !h.failing {
@@ -282,13 +290,18 @@ func (h *holder) tell() {
 	h.announce.Reset(next)
 }
 
-func (h *holder) release() {
+func (h *holder) release(o order) {
 	h.holding = false
 	if err := h.remove(h.vips); err != nil {
 		h.report(election.Withdrawn{Err: err.Error()})
 		return
 	}
 	h.held(false, time.Time{})
+	if o.handover != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), o.within)
+		o.handover(ctx)
+		cancel()
+	}
 	h.report(election.Withdrawn{})
 }
 

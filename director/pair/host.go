@@ -117,6 +117,11 @@ func (h *host) MAC(v vip.VIP) vip.MAC {
 	return neighbours.MAC(v)
 }
 
+func (h *host) Pending() bool {
+	_, neighbours := h.current()
+	return neighbours.Pending()
+}
+
 func (h *host) LinkFault(vips []vip.VIP) string { return vip.LinkFault(vips) }
 
 func (h *host) Run(ctx context.Context, known string, hear hearing) {

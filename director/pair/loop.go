@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type loop struct {
 	holder    *holder
 	roles     *roles
 	asking    int // questions to witnesses that are under way
+	preparing bool
 	linkFault string
 	finished  bool
 }
@@ -141,15 +143,62 @@ func (l *loop) run(ctx context.Context) {
 		select {
 		case <-stop:
 			stop = nil
-			l.step(election.Stop{})
+			l.prepare(func(l *loop) { l.step(election.Stop{}) })
 		case do := <-l.p.inbox:
 			do(l)
 		case <-timer.C:
-			l.step(election.Tick{})
+			l.tick()
 		case <-l.beats.C:
+			l.tick()
 			l.beat()
 		}
 	}
+}
+
+// How long a tick waits for what has come before it, and looks again.
+const (
+	catchUpFor   = 20 * time.Millisecond
+	catchUpEvery = time.Millisecond
+)
+
+// tick lets time pass for the election, once all that has come before is
+// heard: a director that was held up must not take for silence what it has
+// not read. A flood of packets holds it up no longer than catchUpFor.
+func (l *loop) tick() {
+	end := l.now() + catchUpFor
+	for !l.finished {
+		pending := l.pending() // first: what is pending no more is in the inbox
+		select {
+		case do := <-l.p.inbox:
+			do(l)
+			if l.now() < end {
+				continue
+			}
+		default:
+			if pending && l.now() < end {
+				l.wait(catchUpEvery)
+				continue
+			}
+		}
+		break
+	}
+	l.step(election.Tick{All: true})
+}
+
+// wait does what comes into the inbox next, or nothing for a while.
+func (l *loop) wait(d time.Duration) {
+	select {
+	case do := <-l.p.inbox:
+		do(l)
+	case <-time.After(d):
+	}
+}
+
+// pending reports whether something has come that is not in the inbox yet.
+func (l *loop) pending() bool {
+	return l.p.host.Pending() || slices.ContainsFunc(l.paths, func(at *path) bool {
+		return at.socket != nil && at.socket.Pending()
+	})
 }
 
 // beat says what this director is now, not what it was before it was held up.
@@ -189,7 +238,11 @@ func (l *loop) act(action election.Action) {
 	case election.Claim:
 		l.holder.order(order{kind: orderClaim, before: action.Before})
 	case election.Release:
-		l.holder.order(order{kind: orderRelease})
+		o := order{kind: orderRelease}
+		if action.Handover && l.cfg.OnHandover != nil {
+			o.handover, o.within = l.cfg.OnHandover, l.timing.dead/2
+		}
+		l.holder.order(o)
 	case election.Announce:
 		l.holder.order(order{kind: orderAnnounce})
 	case election.Send:
@@ -274,26 +327,55 @@ func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	case heartbeat.Released:
 		l.step(election.Released{Term: p.Term})
 	case heartbeat.Handover:
-		l.step(election.Handover{Why: fmt.Sprintf("%s asked for the VIPs", p.Name)})
+		why := fmt.Sprintf("%s asked for the VIPs", p.Name)
+		if !l.preparing { // it asks more than once
+			l.prepare(func(l *loop) { l.step(election.Handover{Why: why}) })
+		}
 	}
 }
 
-// handover gives the VIPs away, or asks for them.
-func (l *loop) handover() error {
-	if l.machine.Role() != election.Active {
-		if !l.p.board.alive(time.Now()) || election.Role(l.peer.Role) != election.Active {
-			return errors.New("hand over: neither director is active")
-		}
+// prepareFor bounds the first call of OnHandover.
+const prepareFor = time.Second
+
+// prepare lets an active director do what a handover needs, and do then.
+func (l *loop) prepare(do func(*loop)) {
+	told := l.cfg.OnHandover
+	if told == nil || l.machine.Role() != election.Active {
+		do(l)
+		return
+	}
+	l.preparing = true
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(l.inner, prepareFor)
+		defer cancel()
+		told(ctx)
+		l.p.post(l.inner, func(l *loop) {
+			l.preparing = false
+			do(l)
+		})
+	})
+}
+
+// handover gives the VIPs away, or asks for them, and says so.
+func (l *loop) handover(done chan<- error) {
+	switch {
+	case l.machine.Role() == election.Active:
+		l.prepare(func(l *loop) {
+			l.step(election.Handover{Why: "the operator asked to hand over"})
+			if l.machine.Role() == election.Active {
+				done <- errors.New("hand over: no standby is ready to take the VIPs")
+			} else {
+				done <- nil
+			}
+		})
+	case !l.p.board.alive(time.Now()) || election.Role(l.peer.Role) != election.Active:
+		done <- errors.New("hand over: neither director is active")
+	default:
 		for range farewells {
 			l.send(heartbeat.Handover)
 		}
-		return nil
+		done <- nil
 	}
-	l.step(election.Handover{Why: "the operator asked to hand over"})
-	if l.machine.Role() == election.Active {
-		return errors.New("hand over: no standby is ready to take the VIPs")
-	}
-	return nil
 }
 
 // sighted hears what a neighbour says of a VIP.

@@ -26,6 +26,7 @@ type kernel interface {
 	AskFor(vip.VIP) error
 	AskGateway() bool
 	Announce() error
+	Pending() bool // something was heard that Run has not reported yet
 	MAC(vip.VIP) vip.MAC
 	LinkFault([]vip.VIP) string
 	// Run reports what it hears of the VIPs, and every change of LinkFault
@@ -37,6 +38,7 @@ type kernel interface {
 type socket interface {
 	Send([]byte) error
 	Receive([]byte) (n int, fromPeer bool, err error)
+	Pending() bool // something came that Receive's caller has not dealt with
 	Close() error
 }
 
@@ -133,7 +135,7 @@ var errStopped = errors.New("the pair does not run")
 // over, the standby asks for them. It returns when that is under way, or an
 // error if there is nobody to hand over to or to ask.
 func (p *Pair) Handover(ctx context.Context) error {
-	return p.call(ctx, func(l *loop, done chan<- error) { done <- l.handover() })
+	return p.call(ctx, func(l *loop, done chan<- error) { l.handover(done) })
 }
 
 // post gives the loop something to do.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -199,6 +200,60 @@ func TestHandover(t *testing.T) {
 		if err := a.pair.Handover(t.Context()); !errors.Is(err, errStopped) {
 			t.Errorf("after the end: %v", err)
 		}
+	})
+}
+
+// TestOnHandover holds that what a handover needs is done while the VIPs are here, and again between the two.
+func TestOnHandover(t *testing.T) {
+	for name, leave := range map[string]func(context.Context, *node){
+		"handover": func(ctx context.Context, a *node) { _ = a.pair.Handover(ctx) },
+		"stop":     func(_ context.Context, a *node) { a.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLAN()
+				var a, b *node
+				var told []string
+				cfg := configOf("vs", addrA, addrB)
+				cfg.OnHandover = func(ctx context.Context) {
+					told = append(told, fmt.Sprintf("here %v there %v", a.host.holds(), b.host.holds()))
+					<-ctx.Done() // as slow as it may be
+				}
+				hostA, hostB := l.host("vs", 1), l.host("vs_bk", 2)
+				a = start(t, l, hostA, cfg)
+				b = start(t, l, hostB, configOf("vs_bk", addrB, addrA))
+				until(t, time.Second, "vs holds the VIP", a.host.holds)
+				time.Sleep(time.Second)
+				leave(t.Context(), a)
+				until(t, 2*time.Second, "handed over", func() bool { return b.host.holds() && !a.host.holds() })
+				if diff := cmp.Diff([]string{"here true there false", "here false there false"}, told); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+				b.end(t)
+				a.end(t)
+			})
+		})
+	}
+}
+
+// TestUnread holds that a director that is held up reads what has come before it takes the peer for dead.
+func TestUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, a, b := duo(t)
+		for range 10 {
+			until(t, time.Second, "a beat", func() bool { return time.Since(b.pair.Status().Peer.LastHeard) < 2*ms })
+			stall := make(chan struct{})
+			l.change(func() { l.sockets[addrB].stall = stall })
+			time.Sleep(335 * ms) // longer than silence may last
+			l.change(func() { l.sockets[addrB].stall = nil })
+			close(stall)
+			time.Sleep(time.Second)
+		}
+		for _, was := range b.pair.Status().Transitions {
+			t.Errorf("vs_bk went to %s: %s", was.To, was.Reason)
+		}
+		a.end(t)
+		b.end(t)
 	})
 }
 

@@ -150,7 +150,7 @@ func TestLateClaim(t *testing.T) {
 		clock: func() time.Duration { return time.Second }, report: func(ev election.Event) { got = append(got, ev) },
 	}
 	h.claim(999 * ms)
-	if _, ok := got[0].(election.Refused); !ok || len(got) != 1 || host.holds() {
+	if refused, ok := got[0].(election.Refused); !ok || !refused.Late || len(got) != 1 || host.holds() {
 		t.Errorf("events %v, holds %v", got, host.holds())
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -36,6 +38,8 @@ type wire struct {
 	conn    *packet.Conn // nil while the device is down or missing
 	mac     MAC
 	gateway netip.Addr // the one last asked, or zero
+
+	reading atomic.Bool // the last frame read has not been reported yet
 }
 
 // NewNeighbours makes Neighbours for vips. It opens nothing before Run.
@@ -124,8 +128,12 @@ func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sight
 	defer w.close(conn)
 	own := ownMACs()
 	buf := make([]byte, 256)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		size, _, err := conn.ReadFrom(buf)
+		size, err := w.read(raw, buf)
 		if err != nil {
 			return // down, removed or closed
 		}
@@ -142,6 +150,44 @@ func (n *Neighbours) listen(ctx context.Context, w *wire, report func(VIP, Sight
 			}
 		}
 	}
+}
+
+// read waits for a frame and reads as much of it as fits.
+func (w *wire) read(raw syscall.RawConn, b []byte) (n int, err error) {
+	waited := raw.Read(func(fd uintptr) bool {
+		w.reading.Store(true)
+		for {
+			n, err = unix.Read(int(fd), b)
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				w.reading.Store(false)
+				return false
+			default:
+				return true
+			}
+		}
+	})
+	if waited != nil || err != nil {
+		w.reading.Store(false)
+	}
+	return n, errors.Join(waited, err)
+}
+
+// Pending reports whether a frame has come that has not been reported yet.
+func (n *Neighbours) Pending() bool { return slices.ContainsFunc(n.wires, (*wire).pending) }
+
+func (w *wire) pending() bool {
+	unread := false
+	if conn := w.current(); conn != nil {
+		if raw, err := conn.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+				unread = err == nil
+			})
+		}
+	}
+	return unread || w.reading.Load() // in this order: who reads says so first
 }
 
 // ownMACs lists the addresses of every device of this host: two of them may
