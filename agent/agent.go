@@ -79,7 +79,7 @@ func New(opts Options) (*Agent, error) {
 		}
 		directors = append(directors, c)
 	}
-	a := assemble(opts, address, kernelHost{tunnel.New()}, directors, probeLocally)
+	a := assemble(opts, address, newKernelHost(settingsFile), directors, probeLocally)
 	a.listen = func() (witness.Conn, error) { return witness.Listen(netip.AddrPortFrom(address, witness.Port)) }
 	return a, nil
 }

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
-	"strconv"
+	"slices"
 	"strings"
 
 	"lvstun/sysctl"
@@ -23,10 +24,21 @@ type host interface {
 	watch(ctx context.Context, changed func()) error
 }
 
+// settingsFile is where the originals of what the agent sets are recorded. Like the settings it ends with the boot.
+const settingsFile = "/run/lvstun/agent.sysctl.json"
+
 // kernelHost is the host's kernel, in the network namespace of this process.
-type kernelHost struct{ tunnel *tunnel.Tunnel }
+type kernelHost struct {
+	tunnel   *tunnel.Tunnel
+	settings *sysctl.Keeper
+}
 
 var _ host = kernelHost{}
+
+// newKernelHost makes one that records in file what it sets. The main loop logs the changes.
+func newKernelHost(file string) kernelHost {
+	return kernelHost{tunnel.New(), sysctl.New(sysctl.Options{File: file, Log: slog.New(slog.DiscardHandler)})}
+}
 
 func (kernelHost) watch(ctx context.Context, changed func()) error { return tunnel.Watch(ctx, changed) }
 
@@ -35,27 +47,20 @@ func (kernelHost) watch(ctx context.Context, changed func()) error { return tunn
 func (h kernelHost) apply(ctx context.Context, vips []netip.Addr, address netip.Addr) (side, []change) {
 	s := side{applied: true, settings: true}
 	var done []change
-	var ipv4 bool
-	for _, vip := range vips {
-		ipv4 = ipv4 || vip.Is4()
-	}
-	set := func(settings []sysctl.Setting) bool {
-		report, err := sysctl.Proc.Apply(ctx, settings)
-		for _, c := range report.Changes {
-			done = append(done, change{c.Key, strconv.Itoa(c.Old), strconv.Itoa(c.New)})
-		}
-		s.problems = append(s.problems, sentences(err)...)
-		return err == nil
-	}
-	if ipv4 {
+	var settings []sysctl.Setting
+	if slices.ContainsFunc(vips, netip.Addr.Is4) {
 		device, found, err := tunnel.DeviceOf(address)
 		if err == nil && !found {
 			err = fmt.Errorf("no device of this host holds %s, the address in its token", address)
 		}
 		s.problems = append(s.problems, sentences(err)...)
 		s.settings = err == nil
-		if !set(arpSettings(device)) {
-			s.settings = false
+		arp := arpSettings(device)
+		settings = slices.Concat(arp, tunnelSettings())
+		report := h.settings.Apply(settings)
+		done = append(done, settingChanges(report)...)
+		if failing := unserved(report.Findings[:len(arp)]); len(failing) > 0 {
+			s.problems, s.settings = slices.Concat(s.problems, report.Problems, failing), false
 			return s, done
 		}
 	}
@@ -65,10 +70,33 @@ func (h kernelHost) apply(ctx context.Context, vips []netip.Addr, address netip.
 	}
 	s.held = report.Held
 	s.problems = append(s.problems, sentences(err)...)
-	if ipv4 && !set(tunnelSettings()) {
-		s.settings = false
+	if len(settings) > 0 { // once more: only now there must be a tunl0
+		report := h.settings.Apply(settings)
+		done = append(done, settingChanges(report)...)
+		failing := unserved(report.Findings)
+		s.problems = slices.Concat(s.problems, report.Problems, failing)
+		s.settings = s.settings && len(failing) == 0
 	}
 	return s, done
+}
+
+func settingChanges(report sysctl.Report) []change {
+	var done []change
+	for _, c := range report.Changes {
+		done = append(done, change{c.Key, c.Old, c.New})
+	}
+	return done
+}
+
+// unserved says which settings are not as wanted.
+func unserved(findings []sysctl.Finding) []string {
+	var failing []string
+	for _, f := range findings {
+		if !f.Serves() {
+			failing = append(failing, f.String())
+		}
+	}
+	return failing
 }
 
 // arpSettings keep the host from answering and asking ARP for VIPs on the device of its own address. The
@@ -80,8 +108,10 @@ func arpSettings(device string) []sysctl.Setting {
 	for _, d := range []string{"all", device} {
 		if d != "" {
 			all = append(all,
-				sysctl.Setting{Key: "net/ipv4/conf/" + d + "/arp_ignore", Value: 1, Or: []int{2, 8}},
-				sysctl.Setting{Key: "net/ipv4/conf/" + d + "/arp_announce", Value: 2})
+				sysctl.Setting{Key: "net/ipv4/conf/" + d + "/arp_ignore", Value: "1", Or: []string{"2", "8"}, Severity: sysctl.Loss, Set: true,
+					Why: "this host must not answer ARP for a VIP, which is a director's (ip-sysctl.rst)"},
+				sysctl.Setting{Key: "net/ipv4/conf/" + d + "/arp_announce", Value: "2", Severity: sysctl.Loss, Set: true,
+					Why: "this host must not ask ARP in a VIP's name: its neighbours would learn the VIP here (ip-sysctl.rst)"})
 		}
 	}
 	return all
@@ -93,7 +123,8 @@ func arpSettings(device string) []sysctl.Setting {
 // `all` need not be weakened for the other devices. Loose asks for some route back to the client, and a
 // real server that answers it has one.
 func tunnelSettings() []sysctl.Setting {
-	return []sysctl.Setting{{Key: "net/ipv4/conf/tunl0/rp_filter", Value: 2}}
+	return []sysctl.Setting{{Key: "net/ipv4/conf/tunl0/rp_filter", Value: "2", Severity: sysctl.Loss, Set: true,
+		Why: "the kernel drops what comes out of the tunnel, as the way back to the client is not through tunl0 (ip-sysctl.rst)"}}
 }
 
 // sentences are the lines of an error that joins several.

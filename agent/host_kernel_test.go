@@ -64,7 +64,7 @@ func makeLAN(t *testing.T) {
 func TestWhatIsBrokenIsRepaired(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.50")
-	h := kernelHost{tunnel.New()}
+	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
 	apply := func() (side, []change) { return h.apply(t.Context(), []netip.Addr{vip}, rip) }
 
 	for _, key := range []string{"all/rp_filter", "all/arp_ignore", "all/arp_announce", lan + "/arp_ignore", lan + "/arp_announce"} {
@@ -77,7 +77,7 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 		t.Errorf("a second time: %+v, %v", s, changes)
 	}
 
-	conf := "net/ipv4/conf/"
+	conf, dev := "net.ipv4.conf.", strings.ReplaceAll(lan, ".", "/")
 	tests := []struct {
 		name    string
 		breakIt func()
@@ -86,15 +86,15 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 		{"tunl0 down", func() { must(t, netlink.LinkSetDown(linkOf(t, "tunl0"))) }, []change{{"tunl0", "down", "up"}}},
 		{"VIP removed", func() { must(t, netlink.AddrDel(linkOf(t, "tunl0"), addrOf(t, "10.0.0.50/32"))) }, []change{{"10.0.0.50/32 on tunl0", "absent", "present"}}},
 		{"rp_filter strict on all", func() { setting(t, "all/rp_filter", "1") }, nil}, // loose on tunl0 still wins
-		{"rp_filter strict on tunl0", func() { setting(t, "tunl0/rp_filter", "1") }, []change{{conf + "tunl0/rp_filter", "1", "2"}}},
+		{"rp_filter strict on tunl0", func() { setting(t, "tunl0/rp_filter", "1") }, []change{{conf + "tunl0.rp_filter", "1", "2"}}},
 		{"arp_* reset", func() {
 			setting(t, "all/arp_ignore", "0")
 			setting(t, "all/arp_announce", "0")
 			setting(t, lan+"/arp_ignore", "3")
 			setting(t, lan+"/arp_announce", "1")
 		}, []change{
-			{conf + "all/arp_ignore", "0", "1"}, {conf + "all/arp_announce", "0", "2"},
-			{conf + lan + "/arp_ignore", "3", "1"}, {conf + lan + "/arp_announce", "1", "2"},
+			{conf + "all.arp_ignore", "0", "1"}, {conf + "all.arp_announce", "0", "2"},
+			{conf + dev + ".arp_ignore", "3", "1"}, {conf + dev + ".arp_announce", "1", "2"},
 		}},
 		{"a stricter choice of the host's", func() { setting(t, "all/arp_ignore", "2"); setting(t, lan+"/arp_ignore", "8") }, nil},
 		{"a foreign address", func() { must(t, netlink.AddrAdd(linkOf(t, "tunl0"), addrOf(t, "10.9.9.9/32"))) }, nil},
@@ -128,14 +128,14 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 func TestNoVIPWhereSettingsAreReadOnly(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.56")
-	h := kernelHost{tunnel.New()}
+	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
 	setting(t, "all/arp_ignore", "0")
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
 	defer func() { must(t, unix.Unmount("/proc/sys", unix.MNT_DETACH)) }()
 	must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 
 	s, _ := h.apply(t.Context(), []netip.Addr{vip}, rip)
-	if s.settings || len(s.held) != 0 || len(s.problems) == 0 || !strings.Contains(s.problems[0], "/proc/sys is mounted read-only") {
+	if s.settings || len(s.held) != 0 || len(s.problems) == 0 || !strings.Contains(strings.Join(s.problems, "\n"), "/proc/sys is read-only here") {
 		t.Errorf("tunnel side: %+v", s)
 	}
 	if _, found, err := tunnel.DeviceOf(vip); found || err != nil {
@@ -164,7 +164,7 @@ func TestTunnelPacketsPassAStrictHost(t *testing.T) {
 	must(t, netlink.RouteAdd(gateway))
 
 	address, vip := netip.MustParseAddr("192.168.7.100"), netip.MustParseAddr("10.0.0.57")
-	h := kernelHost{tunnel.New()}
+	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
 	if s, _ := h.apply(t.Context(), []netip.Addr{vip}, address); !s.ok() {
 		t.Fatalf("tunnel side: %+v", s)
 	}
@@ -217,7 +217,7 @@ func send(t *testing.T, vip netip.Addr) {
 func TestRepairedOnTheKernelsWord(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.58")
-	h := kernelHost{tunnel.New()}
+	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
 	if s, _ := h.apply(t.Context(), []netip.Addr{vip}, rip); !s.ok() {
 		t.Fatalf("tunnel side: %+v", s)
 	}

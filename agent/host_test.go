@@ -14,20 +14,29 @@ import (
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	or := []int{2, 8}
-	want := []sysctl.Setting{
-		{Key: "net/ipv4/conf/all/arp_ignore", Value: 1, Or: or},
-		{Key: "net/ipv4/conf/all/arp_announce", Value: 2},
-		{Key: "net/ipv4/conf/eth0.100/arp_ignore", Value: 1, Or: or},
-		{Key: "net/ipv4/conf/eth0.100/arp_announce", Value: 2},
+	lines := func(settings []sysctl.Setting) []string {
+		var out []string
+		for _, s := range settings {
+			if s.Why == "" || !s.Set || s.Severity != sysctl.Loss {
+				t.Errorf("%s: not to be set, or without a reason: %+v", s.Key, s)
+			}
+			out = append(out, s.Key+" = "+s.Want())
+		}
+		return out
 	}
-	if diff := cmp.Diff(want, arpSettings("eth0.100")); diff != "" {
+	want := []string{
+		"net/ipv4/conf/all/arp_ignore = 1 or 2 or 8",
+		"net/ipv4/conf/all/arp_announce = 2",
+		"net/ipv4/conf/eth0.100/arp_ignore = 1 or 2 or 8",
+		"net/ipv4/conf/eth0.100/arp_announce = 2",
+	}
+	if diff := cmp.Diff(want, lines(arpSettings("eth0.100"))); diff != "" {
 		t.Errorf("ARP (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want[:2], arpSettings("")); diff != "" {
+	if diff := cmp.Diff(want[:2], lines(arpSettings(""))); diff != "" {
 		t.Errorf("ARP without a device (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]sysctl.Setting{{Key: "net/ipv4/conf/tunl0/rp_filter", Value: 2}}, tunnelSettings()); diff != "" {
+	if diff := cmp.Diff([]string{"net/ipv4/conf/tunl0/rp_filter = 2"}, lines(tunnelSettings())); diff != "" {
 		t.Errorf("tunnel (-want +got):\n%s", diff)
 	}
 }
@@ -36,19 +45,32 @@ func TestSettings(t *testing.T) {
 // ours set, whatever the other one may be, the outcome must be right.
 func TestSettingsHoldWhateverTheOtherValue(t *testing.T) {
 	t.Parallel()
-	for all := range 3 {
-		if effective := max(all, tunnelSettings()[0].Value); effective == 1 {
-			t.Errorf("rp_filter %d on all: strict", all)
+	for _, all := range []string{"0", "1", "2"} {
+		if effective := max(all, tunnelSettings()[0].Value); effective == "1" {
+			t.Errorf("rp_filter %s on all: strict", all)
 		}
 	}
 	for _, s := range arpSettings("eth0") {
-		for _, a := range append([]int{s.Value}, s.Or...) {
-			for _, b := range append([]int{s.Value}, s.Or...) {
-				if effective := max(a, b); s.Value == 1 && effective != 1 && effective != 2 && effective != 8 {
-					t.Errorf("%s: %d and %d make %d, which answers for the VIP", s.Key, a, b, effective)
+		for _, a := range append([]string{s.Value}, s.Or...) {
+			for _, b := range append([]string{s.Value}, s.Or...) {
+				if effective := max(a, b); s.Value == "1" && effective != "1" && effective != "2" && effective != "8" {
+					t.Errorf("%s: %s and %s make %s, which answers for the VIP", s.Key, a, b, effective)
 				}
 			}
 		}
+	}
+}
+
+func TestUnserved(t *testing.T) {
+	t.Parallel()
+	want := []string{"b is 0, should be 1: so", "c is missing, should be 2: so"}
+	got := unserved([]sysctl.Finding{
+		{Key: "a", Have: "1", State: sysctl.Held},
+		{Key: "b", Have: "0", Want: "1", Why: "so", State: sysctl.Refused, Set: true},
+		{Key: "c", Want: "2", Why: "so", State: sysctl.Missing, Set: true},
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

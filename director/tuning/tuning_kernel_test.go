@@ -3,8 +3,8 @@
 package tuning
 
 import (
-	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -17,7 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -29,7 +28,7 @@ import (
 var everything = Facts{
 	Devices: []string{"eth0", "eth0.100"}, IPv4: true, IPv6: true, Schedulers: []string{"mh"}, Persistent: true, OwnServers: true,
 	Neighbours4: 4000, Neighbours6: 4000,
-	Sync: []Setting{
+	Sync: []sysctl.Setting{
 		{Key: "net.ipv4.vs.sync_threshold", Value: "0 1", Set: true},
 		{Key: "net.ipv4.vs.sync_refresh_period", Value: "4", Set: true},
 		{Key: "net.ipv4.vs.sync_retries", Value: "1", Set: true},
@@ -81,59 +80,52 @@ func snapshot(t *testing.T) map[string]string {
 	return all
 }
 
-// keep runs a Keeper on the kernel and returns it and what ends it.
-func keep(t *testing.T, set bool, settings []Setting) (*Keeper, func()) {
-	t.Helper()
-	k := New(Options{Settings: func() []Setting { return settings }, Set: set, StateFile: filepath.Join(t.TempDir(), "state.json"), Log: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- k.Run(ctx) }()
-	<-k.Ready()
-	return k, func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
+func keeper(file string) *sysctl.Keeper {
+	return sysctl.New(sysctl.Options{File: file, Log: slog.New(slog.DiscardHandler)})
 }
 
-// Every setting is there, takes its value, is repaired, and afterwards all of net.* is as before.
+// Every setting is there, takes its value, is repaired, and afterwards all of net.* is as before, after a crash too.
 func TestKernelUndoDo(t *testing.T) {
 	devices(t)
+	file := filepath.Join(t.TempDir(), "state.json")
 	wanted := Wanted(everything)
 	before := snapshot(t)
-	k, stop := keep(t, true, wanted)
-	changed := 0
-	for _, f := range k.Report().Findings {
+	k := keeper(file)
+	report := k.Apply(wanted)
+	for _, f := range report.Findings {
 		switch {
 		case strings.Contains(f.Key, ".neigh.default."):
-			if f.State != Missing { // only the initial network namespace has them
+			if f.State != sysctl.Missing { // only the initial network namespace has them
 				t.Errorf("%s is %s in a network namespace", f.Key, f.State)
 			}
-		case f.Set && f.State != Changed && f.State != Held, !f.Set && f.State == Missing:
+		case f.Set && !f.Serves(), !f.Set && f.State == sysctl.Missing:
 			t.Errorf("%s: %s", f.State, f)
 		}
-		if f.State == Changed {
-			changed++
-		}
 	}
-	if problems := k.Report().Problems; len(problems) > 0 || changed < 10 {
-		t.Errorf("%d settings were changed: %q", changed, problems)
+	changed := len(report.Changes)
+	if len(report.Problems) > 0 || changed < 10 {
+		t.Errorf("%d settings were changed: %q", changed, report.Problems)
 	}
 	after := snapshot(t)
 	if n := differ(before, after); n != changed {
 		t.Errorf("%d settings differ, %d were changed\n%s", n, changed, cmp.Diff(before, after))
 	}
-	if _, err := sysctl.Proc.Apply(t.Context(), []sysctl.Setting{{Key: "net/ipv4/conf/all/arp_ignore", Value: 8}}); err != nil {
-		t.Fatal(err)
+	run(t, "sysctl", "-q", "net.ipv4.conf.all.arp_ignore=8")
+	report = k.Apply(wanted)
+	if d := cmp.Diff(after, snapshot(t)); d != "" || report.Drifts != 1 {
+		t.Errorf("%d drifts repaired, left (-want +got)\n%s", report.Drifts, d)
 	}
-	time.Sleep(every + 500*time.Millisecond)
-	if d := cmp.Diff(after, snapshot(t)); d != "" || k.Report().Drifts != 1 {
-		t.Errorf("%d drifts repaired, left (-want +got)\n%s", k.Report().Drifts, d)
+	k = keeper(file) // after a crash
+	if report := k.Apply(wanted); len(report.Changes) != 0 {
+		t.Errorf("after a crash there was something to change: %v", report.Changes)
 	}
-	stop()
-	if d := cmp.Diff(before, snapshot(t)); d != "" {
-		t.Errorf("net.* afterwards (-before +after)\n%s", d)
+	for range 2 {
+		if report := sysctl.Restore(sysctl.Proc, file, slog.New(slog.DiscardHandler)); len(report.Problems)+len(report.Left) > 0 {
+			t.Errorf("put back: %+v", report)
+		}
+		if d := cmp.Diff(before, snapshot(t)); d != "" {
+			t.Errorf("net.* afterwards (-before +after)\n%s", d)
+		}
 	}
 }
 
@@ -151,6 +143,11 @@ func differ(a, b map[string]string) int {
 // net/sysctl_net.c); one without may not, and says so in one sentence.
 func TestKernelCapability(t *testing.T) {
 	devices(t)
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t)
 	for _, capable := range []bool{true, false} {
 		problems := make(chan []string)
 		go func() { // its thread dies with it
@@ -159,7 +156,13 @@ func TestKernelCapability(t *testing.T) {
 				problems <- []string{err.Error()}
 				return
 			}
-			problems <- writeAll(New(Options{}))
+			k := keeper(filepath.Join(dir, "state.json"))
+			done := k.Apply(Wanted(everything))
+			undone := k.Apply(nil)
+			if (len(done.Changes) > 10) != capable || len(done.Changes) != len(undone.Changes) {
+				t.Errorf("capable %v: %d changes, %d undone", capable, len(done.Changes), len(undone.Changes))
+			}
+			problems <- append(done.Problems, undone.Problems...)
 		}()
 		got := <-problems
 		var want []string
@@ -169,19 +172,10 @@ func TestKernelCapability(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("capable %v: problems (-want +got)\n%s", capable, d)
 		}
-	}
-}
-
-// writeAll writes every setting's own value, and returns the sentences.
-func writeAll(k *Keeper) []string {
-	for _, s := range Wanted(everything) {
-		if have, err := k.host.read(s.Key); err == nil && s.Set {
-			if err := k.write(s.Key, have); err != nil {
-				k.problem(explainWrite(s.Key, have, have, err))
-			}
+		if d := cmp.Diff(before, snapshot(t)); d != "" {
+			t.Errorf("capable %v: net.* afterwards (-before +after)\n%s", capable, d)
 		}
 	}
-	return k.problems
 }
 
 // unprivileged makes this thread's user nobody, with CAP_NET_ADMIN or nothing.
@@ -221,9 +215,7 @@ func TestKernelConnReuse(t *testing.T) {
 		mode  int
 		moves bool
 	}{{1, false}, {3, true}} {
-		if _, err := sysctl.Proc.Apply(t.Context(), []sysctl.Setting{{Key: "net/ipv4/vs/conn_reuse_mode", Value: tt.mode}}); err != nil {
-			t.Fatal(err)
-		}
+		run(t, "sysctl", "-q", fmt.Sprintf("net.ipv4.vs.conn_reuse_mode=%d", tt.mode))
 		port := uint16(40000 + i)
 		for _, flags := range []byte{syn, ack, fin | ack} {
 			send(t, s, port, flags)

@@ -6,17 +6,19 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"lvstun/sysctl"
 )
 
 // lines are settings as text: key, value, and ! where it is set, # where clients lose something.
-func lines(settings []Setting) []string {
+func lines(settings []sysctl.Setting) []string {
 	var out []string
 	for _, s := range settings {
 		line := s.Key + " = " + s.Want()
 		if s.Set {
 			line += " !"
 		}
-		if s.Severity == Loss {
+		if s.Severity == sysctl.Loss {
 			line += " #"
 		}
 		out = append(out, line)
@@ -48,20 +50,12 @@ func TestWanted(t *testing.T) {
 		{"persistent", Facts{Persistent: true}, append(slices.Clone(sloppy), "net/ipv4/vs/expire_quiescent_template = 1 ! #")},
 		{"directors that serve", Facts{OwnServers: true}, append(slices.Clone(plain), "net/ipv4/vs/ignore_tunneled = 1 ! #")},
 		{
-			"sync, with its own view of two settings",
-			Facts{Sync: []Setting{
-				{Key: "net.ipv4.vs.sync_threshold", Value: "0 1", Set: true, Severity: Loss},
-				{Key: "net.ipv4.vs.sloppy_tcp", Value: "1", Set: true, Severity: Loss},
-				{Key: "net.ipv4.vs.backup_only", Value: "0", Set: true},
-			}},
-			append([]string{
-				"net/ipv4/vs/sync_threshold = 0 1 ! #",
-				"net/ipv4/vs/sloppy_tcp = 1 ! #",
-				"net/ipv4/vs/backup_only = 0 !",
-			}, append(slices.Clone(always), "net/ipv4/vs/sync_version = 1 ! #")...),
+			"sync", Facts{Sync: []sysctl.Setting{{Key: "net.ipv4.vs.sync_threshold", Value: "0 1", Set: true, Severity: sysctl.Loss}}},
+			slices.Concat([]string{"net.ipv4.vs.sync_threshold = 0 1 ! #"}, plain,
+				[]string{"net/ipv4/vs/backup_only = 0 ! #", "net/ipv4/vs/sync_version = 1 ! #"}),
 		},
 		{
-			"IPv4 on two devices", Facts{IPv4: true, Devices: []string{"eth0", "eth0.100", "eth0"}},
+			"IPv4 on two devices", Facts{IPv4: true, Devices: []string{"eth0", "eth0.100"}},
 			append(slices.Clone(plain),
 				"net/ipv4/conf/all/arp_ignore = 1 ! #",
 				"net/ipv4/conf/all/arp_announce = 2 ! #",
@@ -93,7 +87,12 @@ func TestWanted(t *testing.T) {
 			if d := cmp.Diff(tt.want, lines(got)); d != "" {
 				t.Errorf("settings (-want +got)\n%s", d)
 			}
+			seen := make(map[string]bool)
 			for _, s := range got {
+				if seen[s.Key] {
+					t.Errorf("%s is there twice", s.Key)
+				}
+				seen[s.Key] = true
 				if len(tt.facts.Sync) == 0 && (!strings.HasSuffix(s.Why, ")") || s.Severity == "") {
 					t.Errorf("%s: no reason with its source, or no severity: %q %q", s.Key, s.Why, s.Severity)
 				}
@@ -102,73 +101,5 @@ func TestWanted(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestServes(t *testing.T) {
-	t.Parallel()
-	exactly := Setting{Value: "3", Or: []string{"2"}}
-	pair := Setting{Value: "0 1"}
-	least := Setting{Rule: AtLeast, Value: "1024"}
-	for _, tt := range []struct {
-		setting Setting
-		have    string
-		want    bool
-	}{
-		{exactly, "3", true}, {exactly, "2", true}, {exactly, "1", false}, {exactly, "30", false}, {exactly, "", false},
-		{pair, "0 1", true}, {pair, "0", false}, {pair, "3 50", false},
-		{least, "1024", true}, {least, "16384", true}, {least, "1023", false}, {least, "9", false}, {least, "x", false}, {least, "", false},
-	} {
-		if got := tt.setting.serves(tt.have); got != tt.want {
-			t.Errorf("%s: %q serves: %v", tt.setting.Want(), tt.have, got)
-		}
-	}
-}
-
-func TestKeys(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct{ in, slashed, dotted string }{
-		{"net.ipv4.vs.conntrack", "net/ipv4/vs/conntrack", "net.ipv4.vs.conntrack"},
-		{"net/ipv4/conf/eth0.100/arp_ignore", "net/ipv4/conf/eth0.100/arp_ignore", "net.ipv4.conf.eth0/100.arp_ignore"},
-		{"net.ipv4.conf.eth0/100.arp_ignore", "net/ipv4/conf/eth0.100/arp_ignore", "net.ipv4.conf.eth0/100.arp_ignore"},
-		{"", "", ""},
-	} {
-		if got := [2]string{slashed(tt.in), dotted(tt.in)}; got != [2]string{tt.slashed, tt.dotted} {
-			t.Errorf("%q: %q", tt.in, got)
-		}
-	}
-}
-
-func TestLarger(t *testing.T) {
-	t.Parallel()
-	for _, tt := range [][3]string{{"0", "1", "1"}, {"2", "1", "2"}, {"1", "1", "1"}, {"9", "10", "10"}, {"", "0", "0"}} {
-		if got := larger(tt[0], tt[1]); got != tt[2] {
-			t.Errorf("larger(%q, %q) = %q", tt[0], tt[1], got)
-		}
-	}
-}
-
-func TestFinding(t *testing.T) {
-	t.Parallel()
-	f := Finding{Key: "net.ipv4.vs.conntrack", Have: "1", Want: "0", Why: "it costs time", State: Audited}
-	if d := cmp.Diff("net.ipv4.vs.conntrack is 1, should be 0: it costs time", f.String()); d != "" {
-		t.Error(d)
-	}
-	f.Have, f.State = "", Missing
-	if d := cmp.Diff("net.ipv4.vs.conntrack is missing, should be 0: it costs time", f.String()); d != "" {
-		t.Error(d)
-	}
-	f.State = Refused
-	if d := cmp.Diff("net.ipv4.vs.conntrack cannot be read, should be 0: it costs time", f.String()); d != "" {
-		t.Error(d)
-	}
-	for _, tt := range []struct {
-		state State
-		set   bool
-		want  bool
-	}{{Held, true, true}, {Changed, true, true}, {Audited, false, false}, {Refused, true, false}, {Missing, true, false}, {Missing, false, true}} {
-		if got := (Finding{State: tt.state, Set: tt.set}).Serves(); got != tt.want {
-			t.Errorf("%s (set %v) serves: %v", tt.state, tt.set, got)
-		}
 	}
 }

@@ -1,8 +1,7 @@
-package tuning
+package sysctl
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,26 +13,27 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-
-	"lvstun/sysctl"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeHost is a kernel in memory. It takes the value 99 and ignores it, and makes 9 of 98; a write does what fail says
+// fakeHost is a kernel in memory. It takes the value 99 and ignores it, and makes 9 of 98; a call does what fail says
 // first.
 type fakeHost struct {
 	values map[string]string
 	writes []string
-	fail   func(key, value string) error // of a write; nil: none
+	fail   func(key, value string) error // of a write, or with value "" of a read; nil: none
 }
 
 func (h *fakeHost) read(key string) (string, error) {
+	if h.fail != nil {
+		if err := h.fail(key, ""); err != nil {
+			return "", err
+		}
+	}
 	v, ok := h.values[key]
 	if !ok {
 		return "", fs.ErrNotExist
@@ -72,17 +72,24 @@ type rig struct {
 }
 
 // start makes a Keeper over h that has turned once.
-func start(h host, file string, set bool, wanted ...Setting) *rig {
+func start(h host, file string, wanted ...Setting) *rig {
 	r := &rig{wanted: wanted}
-	r.Keeper = New(Options{Set: set, StateFile: file, Log: slog.New(slog.NewTextHandler(&r.out, nil))})
+	r.Keeper = New(Options{File: file, Log: slog.New(slog.NewTextHandler(&r.out, nil))})
 	r.host = h
-	r.open()
 	r.turn()
 	return r
 }
 
-func (r *rig) turn() { r.round(r.wanted) }
-func (r *rig) stop() { r.round(nil) }
+func (r *rig) turn() Report { return r.Apply(r.wanted) }
+func (r *rig) stop() Report { return r.Apply(nil) }
+
+// onlyLooked are settings that may not be set.
+func onlyLooked(settings ...Setting) []Setting {
+	for i := range settings {
+		settings[i].Set = false
+	}
+	return settings
+}
 
 var logLine = regexp.MustCompile(`(?m)^time=\S+ level=(\S+) msg=(.*)$`)
 
@@ -133,6 +140,9 @@ func TestKeeper(t *testing.T) {
 	before := map[string]string{"net/a": "0", "net/b.x": "3 50", "net/c": "0", "net/d": "1", "net/e": "1"}
 	h := &fakeHost{values: maps.Clone(before)}
 	h.fail = func(key, value string) error { // whatever is written, the way back is on disk
+		if value == "" {
+			return nil
+		}
 		if r, err := loadRecord(file); err != nil || r[key].Original != before[key] {
 			t.Errorf("%s is set to %s with the record %v: %v", key, value, r, err)
 		}
@@ -140,7 +150,7 @@ func TestKeeper(t *testing.T) {
 	}
 	held := Setting{Key: "net/e", Value: "1", Set: true, Why: "so"}
 	gone := Setting{Key: "net/f", Value: "1", Set: true, Why: "so"}
-	r := start(h, file, true, settingA, settingB, audited, held, gone)
+	r := start(h, file, settingA, settingB, audited, held, gone)
 	same(t, "host", map[string]string{"net/a": "1", "net/b.x": "0 1", "net/c": "0", "net/d": "1", "net/e": "1"}, h.values)
 	states := `net.a changed "1" of "1", was "0"
 net.b/x changed "0 1" of "0 1 or 0 2", was "3 50"
@@ -207,10 +217,14 @@ func TestKeeperAfterACrash(t *testing.T) {
 	for _, set := range []bool{true, false} {
 		file := filepath.Join(t.TempDir(), "state.json")
 		h := &fakeHost{values: map[string]string{"net/a": "0", "net/b.x": "3 50"}}
-		start(h, file, true, settingA, settingB) // kill -9
+		start(h, file, settingA, settingB) // kill -9
 		same(t, "host after the crash", map[string]string{"net/a": "1", "net/b.x": "0 1"}, h.values)
 		h.values["net/a"] = "7"
-		r := start(h, file, set, settingA, settingB)
+		settings := []Setting{settingA, settingB}
+		if !set {
+			onlyLooked(settings...)
+		}
+		r := start(h, file, settings...)
 		if set {
 			same(t, "findings", `net.a changed "1" of "1", was "0"
 net.b/x changed "0 1" of "0 1 or 0 2", was "3 50"
@@ -232,7 +246,7 @@ net.b/x changed "0 1" of "0 1 or 0 2", was "3 50"
 func TestKeeperOnlyLooks(t *testing.T) {
 	t.Parallel()
 	h := &fakeHost{values: map[string]string{"net/a": "0", "net/b.x": "0 2"}}
-	r := start(h, filepath.Join(t.TempDir(), "no", "folder"), false, settingA, settingB, audited)
+	r := start(h, filepath.Join(t.TempDir(), "no", "folder"), onlyLooked(settingA, settingB, audited)...)
 	for range 2 {
 		r.turn()
 	}
@@ -255,8 +269,8 @@ net.c missing "" of "0", was ""
 func TestKeeperTroubles(t *testing.T) {
 	t.Parallel()
 	fails := func(errno error, only string) func(string, string) error {
-		return func(key, _ string) error {
-			if only == "" || key == only {
+		return func(key, value string) error {
+			if value != "" && (only == "" || key == only) {
 				return errno
 			}
 			return nil
@@ -310,9 +324,19 @@ func TestKeeperTroubles(t *testing.T) {
 			host:     map[string]string{"net/a": "0", "net/b.x": "3 50"},
 		},
 		{
-			name: "a broken record", a: settingA, state: `{"net/a"`,
-			problems: []string{"read the record of the original settings DIR/state: unexpected end of JSON input: nothing is set or put back; check the settings and remove the file"},
+			name: "a truncated record", a: settingA, state: `{"version": 1, "settings": {"net/a"`,
+			problems: []string{"read the record of the original settings DIR/state: unexpected end of JSON input: nothing is set or put back; check the settings that matter and remove the file"},
 			host:     map[string]string{"net/a": "0", "net/b.x": "3 50"},
+		},
+		{
+			name: "a newer record", a: settingA, state: `{"version": 2, "settings": {"net/a": {"original": "0", "written": ["1"], "why": "so"}}}`,
+			problems: []string{"read the record of the original settings DIR/state: it is of version 2, from a newer lvstun than this one, which knows version 1: nothing is set or put back; check the settings that matter and remove the file"},
+			host:     map[string]string{"net/a": "0", "net/b.x": "3 50"},
+		},
+		{
+			name: "not a network setting", a: Setting{Key: "kernel/core_pattern", Value: "x", Set: true},
+			problems: []string{"read kernel.core_pattern: it is not the key of a network setting"},
+			host:     map[string]string{"net/a": "0", "net/b.x": "0 1"},
 		},
 	}
 	for _, tt := range tests {
@@ -333,7 +357,7 @@ func TestKeeperTroubles(t *testing.T) {
 				h.values = tt.values
 			}
 			before := maps.Clone(h.values)
-			r := start(h, file, true, tt.a, settingB)
+			r := start(h, file, tt.a, settingB)
 			for range 2 {
 				r.turn()
 			}
@@ -363,11 +387,11 @@ func TestKeeperHidden(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "state.json")
 	h := &fakeHost{values: map[string]string{"net/a": "0", "net/b.x": "3 50"}}
-	start(h, file, true, settingA, settingB)
-	r := start(tree(filepath.Join(t.TempDir(), "nowhere")), file, true, settingA, settingB)
+	start(h, file, settingA, settingB)
+	r := start(Tree(filepath.Join(t.TempDir(), "nowhere")), file, settingA, settingB)
 	same(t, "problems", []string{errHidden.Error()}, r.Report().Problems)
 	r.stop()
-	start(h, file, true, settingA, settingB).stop()
+	start(h, file, settingA, settingB).stop()
 	same(t, "host", map[string]string{"net/a": "0", "net/b.x": "3 50"}, h.values)
 }
 
@@ -376,85 +400,19 @@ func TestKeeperCannotPutBack(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "state.json")
 	h := &fakeHost{values: map[string]string{"net/a": "0"}}
-	r := start(h, file, true, settingA)
-	h.fail = func(string, string) error { return syscall.EROFS }
+	r := start(h, file, settingA)
+	h.fail = func(_, value string) error {
+		if value != "" {
+			return syscall.EROFS
+		}
+		return nil
+	}
 	r.stop()
 	same(t, "host", "1", h.values["net/a"])
 	if len(r.Report().Problems) != 1 {
 		t.Errorf("problems: %q", r.Report().Problems)
 	}
 	h.fail = nil
-	start(h, file, true, settingA).stop()
+	start(h, file, settingA).stop()
 	same(t, "host", "0", h.values["net/a"])
-}
-
-func TestTree(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	if err := os.WriteFile(filepath.Join(root, "a"), []byte("3\t50\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h := tree(sysctl.Tree(root))
-	got, err := h.read("a")
-	if err != nil || got != "3 50" {
-		t.Errorf("read %q, %v", got, err)
-	}
-	if err := h.write("a", "1"); err != nil {
-		t.Error(err)
-	}
-	if got, err := h.read("a"); err != nil || got != "1" {
-		t.Errorf("read %q, %v", got, err)
-	}
-	if _, err := h.read("b"); !errors.Is(err, errHidden) {
-		t.Errorf("a tree without settings: %v", err)
-	}
-	must(t, os.Mkdir(filepath.Join(root, "net"), 0o700))
-	_, err = h.read("b")
-	for _, err := range []error{err, h.write("b", "1")} {
-		if !errors.Is(err, fs.ErrNotExist) || err.Error() != "no such file or directory" {
-			t.Errorf("a key that is not there: %v", err)
-		}
-	}
-	if _, err := h.read("../a"); err == nil || !strings.Contains(err.Error(), "is not a key") {
-		t.Errorf("a key above the root: %v", err)
-	}
-}
-
-// Run applies at once, repairs every few seconds, and puts back at the end.
-func TestRun(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	path := filepath.Join(root, "net", "a")
-	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("0\n"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	holds := func(want string) {
-		t.Helper()
-		if got, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(got)) != want {
-			t.Errorf("the setting is %q, want %s: %v", got, want, err)
-		}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		k := New(Options{
-			Root: sysctl.Tree(root), Settings: func() []Setting { return []Setting{settingA} }, Set: true,
-			StateFile: filepath.Join(root, "state.json"), Log: slog.New(slog.DiscardHandler),
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- k.Run(ctx) }()
-		<-k.Ready()
-		holds("1")
-		if err := os.WriteFile(path, []byte("7\n"), 0o600); err != nil {
-			t.Error(err)
-		}
-		time.Sleep(every + time.Millisecond)
-		synctest.Wait()
-		holds("1")
-		same(t, "drifts", uint64(1), k.Report().Drifts)
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		holds("0")
-	})
 }

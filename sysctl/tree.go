@@ -1,4 +1,4 @@
-package tuning
+package sysctl
 
 import (
 	"errors"
@@ -8,9 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"lvstun/sysctl"
 )
+
+// Tree is a folder of settings: Proc, or a copy of a part of it in a test.
+type Tree string
+
+// Proc is the kernel's own tree. What is under net belongs to the calling process's network namespace.
+const Proc Tree = "/proc/sys"
 
 // host is where settings are read and written, by keys with slashes.
 type host interface {
@@ -18,15 +22,9 @@ type host interface {
 	write(key, value string) error
 }
 
-// tree is a host as a tree of files. Where package sysctl sets numbers, it reads and writes the values of any setting.
-type tree sysctl.Tree
+var _ host = Tree("")
 
-var _ host = tree("")
-
-func (t tree) read(key string) (string, error) {
-	if !fs.ValidPath(key) {
-		return "", fmt.Errorf("%q is not a key", key)
-	}
+func (t Tree) read(key string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(string(t), key))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, none := os.Stat(filepath.Join(string(t), "net")); errors.Is(none, fs.ErrNotExist) {
@@ -39,7 +37,7 @@ func (t tree) read(key string) (string, error) {
 // errHidden is a host that shows no settings at all, which says nothing about any of them.
 var errHidden = errors.New("there is no /proc/sys/net here, so that kernel settings are neither looked at nor set: take ProcSubset=pid out of the unit")
 
-func (t tree) write(key, value string) error {
+func (t Tree) write(key, value string) error {
 	f, err := os.OpenFile(filepath.Join(string(t), key), os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return cause(err)
@@ -47,6 +45,9 @@ func (t tree) write(key, value string) error {
 	_, err = f.WriteString(value)
 	return cause(errors.Join(err, f.Close()))
 }
+
+// isKey tells whether a key with slashes is one of a network setting, and of nothing beside /proc/sys/net.
+func isKey(key string) bool { return fs.ValidPath(key) && strings.HasPrefix(key, "net/") }
 
 // normal returns a value as settings compare it: numbers with one space between.
 func normal(value string) string { return strings.Join(strings.Fields(value), " ") }

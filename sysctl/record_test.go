@@ -1,6 +1,7 @@
-package tuning
+package sysctl
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,12 +51,35 @@ func TestRecordOnDisk(t *testing.T) {
 	}
 }
 
+// What this program would not have written is refused with the reason, and nothing of it is used.
+func TestRecordRefused(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"empty", "", "unexpected end of JSON input"},
+		{"truncated", `{"version":1,"settings":{"net/a":{"original":"0"`, "unexpected end of JSON input"},
+		{"two in one", `{"version":1,"settings":{"net/a":{"original":"0","written":["1"]}}}{}`, "invalid character '{' after top-level value"},
+		{"newer", `{"version":2,"settings":[]}`, "it is of version 2, from a newer lvstun than this one, which knows version 1"},
+		{"something else", `{"net/a":{"original":"0","written":["1"]}}`, "it is no record of lvstun"},
+		{"nothing", `{"version":1,"settings":{}}`, "it holds no setting"},
+		{"a field more", `{"version":1,"settings":{"net/a":{"original":"0","written":["1"],"by":"x"}}}`, `json: unknown field "by"`},
+		{"another's key", `{"version":1,"settings":{"kernel/core_pattern":{"original":"0","written":["1"]}}}`, `"kernel/core_pattern" is not the key of a network setting`},
+		{"no value", `{"version":1,"settings":{"net/a":{"original":"","written":["1"]}}}`, `net/a: "" is not a value`},
+	} {
+		r, err := parseRecord([]byte(tt.text))
+		if d := cmp.Diff(tt.want, fmt.Sprint(err)); d != "" || r != nil {
+			t.Errorf("%s: %v, error (-want +got)\n%s", tt.name, r, d)
+		}
+	}
+}
+
 func FuzzParseRecord(f *testing.F) {
 	for _, seed := range []string{
-		`{}`, `null`, `[]`, `{"net/a":{"original":"0","written":["1"]}}`, `{"net/a":{"original":"3 50","written":[]}}`,
+		`{"net/a":{"original":"0","written":["1"]}}`, `{"net/a":{"original":"3 50","written":[]}}`, `{}`,
 		`{"net/../../etc/passwd":{"original":"0","written":["1"]}}`, `{"/net/a":{"original":"0"}}`, `{"kernel/core_pattern":{"original":"|x"}}`,
-		`{"net/a":{"original":"","written":[]}}`, `{"net/a":{"original":"1\n2","written":[" 1"]}}`, "{",
+		`{"net/a":{"original":"","written":[]}}`, `{"net/a":{"original":"1\n2","written":[" 1"]}}`,
 	} {
+		f.Add([]byte(`{"version":1,"settings":` + seed + "}"))
+	}
+	for _, seed := range []string{``, `{}`, `null`, `[]`, "{", `{"version":1,"settings":null}`, `{"version":2,"settings":{}}`, `{"version":"1"}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -1,6 +1,7 @@
-package tuning
+package sysctl
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // origin is what a setting was before the first change, and every value that was written since: with one of these it
@@ -23,17 +23,38 @@ type origin struct {
 // kernel's settings: it belongs under /run.
 type record map[string]origin
 
+// recordFile is a record as its file holds it.
+type recordFile struct {
+	Version  int    `json:"version"`
+	Settings record `json:"settings"`
+}
+
+// recordVersion is the version of recordFile. Another one may mean something else by the same words.
+const recordVersion = 1
+
 // parseRecord reads a record and takes nothing that it would not have written.
 func parseRecord(text []byte) (record, error) {
-	r := record{}
-	if err := json.Unmarshal(text, &r); err != nil {
+	var head struct{ Version int }
+	if err := json.Unmarshal(text, &head); err != nil {
 		return nil, err
 	}
-	if r == nil { // the text is null
-		return record{}, nil
+	switch {
+	case head.Version > recordVersion:
+		return nil, fmt.Errorf("it is of version %d, from a newer lvstun than this one, which knows version %d", head.Version, recordVersion)
+	case head.Version < recordVersion:
+		return nil, errors.New("it is no record of lvstun")
 	}
-	for key, o := range r {
-		if !fs.ValidPath(key) || !strings.HasPrefix(key, "net/") {
+	var file recordFile
+	strict := json.NewDecoder(bytes.NewReader(text))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&file); err != nil {
+		return nil, err
+	}
+	if len(file.Settings) == 0 {
+		return nil, errors.New("it holds no setting")
+	}
+	for key, o := range file.Settings {
+		if !isKey(key) {
 			return nil, fmt.Errorf("%q is not the key of a network setting", key)
 		}
 		for _, v := range append(o.Written, o.Original) {
@@ -42,7 +63,7 @@ func parseRecord(text []byte) (record, error) {
 			}
 		}
 	}
-	return r, nil
+	return file.Settings, nil
 }
 
 // loadRecord reads the record; a file that is not there is an empty one.
@@ -78,7 +99,7 @@ func (r record) replace(path string) error {
 		}
 		return nil
 	}
-	text, err := json.MarshalIndent(r, "", "\t")
+	text, err := json.MarshalIndent(recordFile{recordVersion, r}, "", "\t")
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package tuning
+package sysctl
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// However a director lives, crashes, reloads and fails to write: what it changed is on record, and in the end every
-// setting is as it was, or as somebody else has made it.
+// However its user lives, crashes, reloads and fails to read or write: what a Keeper changed is on record, and in the
+// end every setting is as it was, or as somebody else has made it.
 func TestUndoDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -40,23 +40,18 @@ func TestUndoDo(t *testing.T) {
 		})
 		h := &fakeHost{values: maps.Clone(before)}
 		must(t, os.Mkdir(filepath.Dir(file), 0o700))
-		r := start(h, file, true, wanted.Draw(t, "wanted")...)
+		r := start(h, file, wanted.Draw(t, "wanted")...)
 		t.Repeat(map[string]func(*rapid.T){
 			"turn":   func(*rapid.T) { r.turn() },
 			"stop":   func(*rapid.T) { r.stop() },
 			"reload": func(t *rapid.T) { r.wanted = wanted.Draw(t, "wanted"); r.turn() },
 			"crash": func(t *rapid.T) {
-				r = start(h, file, rapid.Bool().Draw(t, "set"), r.wanted...)
+				r = start(h, file, r.wanted...)
 			},
 			"faults": func(t *rapid.T) {
 				h.fail = nil
-				if at := rapid.IntRange(0, 3).Draw(t, "write"); at > 0 {
-					h.fail = func(string, string) error {
-						if at--; at == 0 {
-							return syscall.EIO
-						}
-						return nil
-					}
+				if at := rapid.IntRange(0, 9).Draw(t, "call"); at > 0 {
+					h.fail = failAt(at)
 				}
 			},
 			"full":  func(*rapid.T) { _ = os.Mkdir(full, 0o700) }, // no new record can be written
@@ -64,6 +59,14 @@ func TestUndoDo(t *testing.T) {
 			"foreign": func(t *rapid.T) {
 				key, v := rapid.SampledFrom(keys).Draw(t, "key"), value.Draw(t, "value")
 				h.values[key], foreign[key] = v, append(foreign[key], v)
+			},
+			"device goes and comes": func(t *rapid.T) { // a look sees it gone, and can say so on disk
+				_ = os.Remove(full)
+				key, v := rapid.SampledFrom(keys).Draw(t, "key"), value.Draw(t, "value")
+				delete(h.values, key)
+				h.fail = nil
+				r.turn()
+				h.values[key], before[key], foreign[key] = v, v, nil
 			},
 			"": func(t *rapid.T) {
 				recorded, err := loadRecord(file)
@@ -87,6 +90,49 @@ func TestUndoDo(t *testing.T) {
 			t.Fatalf("the record stays: %v", err)
 		}
 	})
+}
+
+// failAt fails the call of that number, counted from 1.
+func failAt(call int) func(key, value string) error {
+	return func(string, string) error {
+		if call--; call == 0 {
+			return syscall.EIO
+		}
+		return nil
+	}
+}
+
+// Whichever call of a life fails, its end or the end of the next one leaves the host as it was.
+func TestUndoWhateverFails(t *testing.T) {
+	t.Parallel()
+	before := map[string]string{"net/a": "0", "net/b.x": "3 50", "net/c": "7"}
+	bent := Setting{Key: "net/c", Value: "98", Set: true}
+	for at := 1; ; at++ {
+		file := filepath.Join(t.TempDir(), "state.json")
+		h := &fakeHost{values: maps.Clone(before)}
+		calls, failing := 0, failAt(at)
+		h.fail = func(key, value string) error { calls++; return failing(key, value) }
+		r := start(h, file, settingA, settingB, bent)
+		if h.values["net/a"] == "1" {
+			h.values["net/a"] = "5"
+		}
+		r.turn()
+		r = start(h, file, settingA, settingB, bent) // after a crash
+		r.wanted = r.wanted[1:]
+		r.turn()
+		r.stop()
+		if at <= calls {
+			start(h, file)
+		}
+		same(t, fmt.Sprintf("host after call %d failed", at), before, h.values)
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("call %d: the record stays: %v", at, err)
+		}
+		if at > calls {
+			t.Logf("%d calls", calls)
+			break
+		}
+	}
 }
 
 func must(t interface{ Fatal(...any) }, err error) {

@@ -1,6 +1,8 @@
-// Package tuning knows the kernel settings that matter on a director: which value each should have and why, which of
-// them a director sets itself and which it only looks at. A Keeper keeps them so, and puts back what it found.
-package tuning
+// Package sysctl keeps kernel settings as they are wanted, and puts back what it found. A Keeper looks at every setting
+// in rounds: it sets what does not serve after it has recorded the original in a file, repairs what somebody else has
+// changed, gives way to who changes it again and again, and says what it cannot do. Restore undoes without a Keeper
+// what one has left, after a crash too.
+package sysctl
 
 import (
 	"fmt"
@@ -14,7 +16,7 @@ type Severity string
 
 // The severities.
 const (
-	Loss   Severity = "loss"   // clients lose flows or the VIP, at the latest when it moves
+	Loss   Severity = "loss"   // clients lose flows or the service, at the latest when something else fails
 	Advice Severity = "advice" // works, but worse than it could, or not in every network
 )
 
@@ -27,10 +29,11 @@ const (
 	AtLeast Rule = "at least" // numbers; for settings of one number
 )
 
-// Setting is one kernel setting as a director wants it.
+// Setting is one kernel setting as it is wanted.
 type Setting struct {
 	// Key in either of sysctl(8)'s forms: with slashes, dots are part of a name (net/ipv4/conf/eth0.100/arp_ignore);
-	// with dots, slashes stand for dots in a name. Which form it is the first separator tells.
+	// with dots, slashes stand for dots in a name. Which form it is the first separator tells. A Keeper takes only
+	// what is below net.
 	Key string
 
 	// With is a second key, for settings that are only looked at: the kernel takes the larger of the two, as it does
@@ -66,6 +69,14 @@ func (s Setting) Want() string {
 		return fmt.Sprintf("%s %s", AtLeast, s.Value)
 	}
 	return strings.Join(append([]string{s.Value}, s.Or...), " or ")
+}
+
+// larger returns the larger of two numbers without a sign.
+func larger(a, b string) string {
+	if len(a) > len(b) || len(a) == len(b) && a > b {
+		return a
+	}
+	return b
 }
 
 // slashed returns key as a path below /proc/sys.
