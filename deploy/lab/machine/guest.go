@@ -18,6 +18,10 @@ import (
 // bootTime is how long a guest may take to come up; an emulated one takes about 5 s.
 const bootTime = 2 * time.Minute
 
+// commandLine is the guest's kernel's. Without no_timer_check a guest whose host is busy may panic: the kernel counts
+// the timer's interrupts for 10 ms and finds none (timer_irq_works in arch/x86/kernel/apic/io_apic.c).
+const commandLine = "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on"
+
 // virtiofsds are the places of the daemon that serves the host's files: Debian 12's, and everybody else's.
 var virtiofsds = []string{"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"}
 
@@ -158,7 +162,7 @@ func (g *guest) boot(ctx context.Context, qemu, accel string, k kernel, initramf
 		"-chardev", "socket,id=channel,path="+filepath.Join(g.work, "channel"),
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name="+portName,
 		"-device", "virtio-rng-pci",
-		"-kernel", k.image, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on")
+		"-kernel", k.image, "-initrd", initramfs, "-append", commandLine)
 	if err != nil {
 		return nil, err
 	}
