@@ -89,6 +89,7 @@ type Registry struct {
 	byAddress map[netip.Addr]*Lease    // running leases only
 	running   *list.List               // as they end, the next first: all last equally long
 	gone      *list.List               // as they went, the oldest first
+	pulse     time.Time                // when this process ran for sure; zero without Run
 }
 
 // New makes an empty registry whose leases last the given time. changed is

@@ -375,3 +375,28 @@ func BenchmarkLeases(b *testing.B) {
 		r.Leases()
 	}
 }
+
+// TestHeldUp holds that a director that did not run for a while ends no lease for that.
+func TestHeldUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := counted()
+		running(t, r, func() {
+			must(t, r.Put(rs1(1)))
+			synctest.Wait()
+			r.mu.Lock() // as if all of it had happened ten seconds ago
+			const out = 10 * time.Second
+			r.pulse = r.pulse.Add(-out)
+			l := r.running.Front().Value.(*Lease)
+			l.Expires = l.Expires.Add(-out)
+			r.mu.Unlock()
+			time.Sleep(lease - time.Second)
+			if l := r.Leases()[0]; l.Gone {
+				t.Errorf("the lease is gone: %s", l.GoneReason)
+			}
+			time.Sleep(time.Second + time.Millisecond)
+			if l := r.Leases()[0]; !l.Gone {
+				t.Error("the lease does not end any more")
+			}
+		})
+	})
+}
