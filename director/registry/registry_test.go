@@ -393,7 +393,7 @@ func TestHeldUp(t *testing.T) {
 			if l := r.Leases()[0]; l.Gone {
 				t.Errorf("the lease is gone: %s", l.GoneReason)
 			}
-			time.Sleep(time.Second + time.Millisecond)
+			time.Sleep(time.Second + lease/pulses + time.Millisecond)
 			if l := r.Leases()[0]; !l.Gone {
 				t.Error("the lease does not end any more")
 			}
