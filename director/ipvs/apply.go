@@ -40,6 +40,20 @@ const (
 // Services reads the kernel's whole table in the kernel's order, every service and destination once. A service that
 // vanishes while it is read has no destinations.
 func (h *Handle) Services(ctx context.Context) ([]Service, error) {
+	services, err := h.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range services {
+		if services[i].Destinations, err = h.destinations(ctx, s.Key); err != nil {
+			return nil, err
+		}
+	}
+	return services, nil
+}
+
+// list reads the services without their destinations.
+func (h *Handle) list(ctx context.Context) ([]Service, error) {
 	msgs, err := h.dump(ctx, cmdGetService, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read the virtual services: %w", err)
@@ -51,14 +65,10 @@ func (h *Handle) Services(ctx context.Context) ([]Service, error) {
 		if err != nil {
 			return nil, err
 		}
-		if seen[s.Key] {
-			continue
+		if !seen[s.Key] {
+			seen[s.Key] = true
+			services = append(services, s)
 		}
-		seen[s.Key] = true
-		if s.Destinations, err = h.destinations(ctx, s.Key); err != nil {
-			return nil, err
-		}
-		services = append(services, s)
 	}
 	return services, nil
 }

@@ -223,8 +223,7 @@ func diffSync(have, want []SyncDaemon) []syncOp {
 // it already does. What a daemon does not set is compared with the kernel's default. An operation that fails does not
 // stop the others. Nothing is written where a desired daemon does not validate.
 //
-// A master that stops drops the entries it has not sent, up to three seconds of them: before a planned handover, let
-// the standby's CountFlows reach the active's, and stop the master after that.
+// A master that stops drops the entries it has not sent, up to three seconds of them: at a planned handover, SendFlows.
 //
 // The master's socket, and with it sync_ports and sync_sock_size of net.ipv4.vs, is made at the start; set those before.
 func (h *Handle) ApplySync(ctx context.Context, desired []SyncDaemon) (SyncReport, error) {

@@ -144,10 +144,9 @@ func TestKernelSyncSettings(t *testing.T) {
 
 // How old a flow is when the standby knows it.
 func TestKernelSyncDelay(t *testing.T) {
+	t.Parallel()
 	const slow = 250 * time.Millisecond
-	l := newLAN(t)
-	l.moveVIP(nil, l.active)
-	tests := []struct {
+	for _, tt := range []struct {
 		name        string
 		settings    []Setting
 		maxLen      int
@@ -158,31 +157,35 @@ func TestKernelSyncDelay(t *testing.T) {
 		{"defaults, slow", defaults, 0, slow, 1500 * time.Millisecond, 4 * time.Second},
 		{"settings, slow", SyncSettings(), 0, slow, 1200 * time.Millisecond, 4 * time.Second},
 		{"settings and prompt, nothing sent", SyncSettings(), PromptMaxLen, 0, 1200 * time.Millisecond, 4 * time.Second},
-		{"settings and prompt, slow", SyncSettings(), PromptMaxLen, slow, 400 * time.Millisecond, time.Second},
+		{"settings and prompt, slow", SyncSettings(), PromptMaxLen, slow, 400 * time.Millisecond, 1500 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLAN(t)
+			l.moveVIP(nil, l.active)
+			l.set(tt.maxLen, tt.settings...)
+			age := l.heardOf(l.standby, l.connect(), tt.every, 4*time.Second)
+			t.Logf("known after %s", age)
+			if known := age > 0; known != (tt.most > 0) || known && (age < tt.least || age > tt.most) {
+				t.Errorf("the standby knew after %s, want between %s and %s", age, tt.least, tt.most)
+			}
+		})
 	}
-	for _, tt := range tests {
-		l.set(tt.maxLen, tt.settings...)
+	t.Run("in company a flow that sends nothing does not wait", func(t *testing.T) {
+		l := newLAN(t)
+		l.moveVIP(nil, l.active)
+		l.set(PromptMaxLen, SyncSettings()...)
 		f := l.connect()
-		age := l.heardOf(l.standby, f, tt.every, 4*time.Second)
-		t.Logf("%-35s %s", tt.name, age)
-		if known := age > 0; known != (tt.most > 0) || known && (age < tt.least || age > tt.most) {
-			t.Errorf("%s: the standby knew after %s, want between %s and %s", tt.name, age, tt.least, tt.most)
+		if l.knows(l.standby, f) {
+			t.Error("the standby knew a flow before another came")
 		}
-		f.Close()
-	}
-
-	// In company a flow that sends nothing does not wait.
-	f := l.connect()
-	if l.knows(l.standby, f) {
-		t.Error("the standby knew a flow before another came")
-	}
-	l.connect()
-	if age := l.heardOf(l.standby, f, 0, time.Second); age == 0 {
-		t.Error("the standby did not know a flow after another came")
-	}
+		l.connect()
+		if age := l.heardOf(l.standby, f, 0, time.Second); age == 0 {
+			t.Error("the standby did not know a flow after another came")
+		}
+	})
 }
 
-// takeover moves the VIP to the standby as directors do: the new role's daemon, then the address.
+// takeover moves the VIPs to the standby as directors do: the new role's daemon, then the address.
 func (l *lan) takeover() {
 	l.t.Helper()
 	l.sync(l.standby, prompt)
@@ -229,26 +232,29 @@ func TestKernelFlowOutlivesMove(t *testing.T) {
 
 // A standby that starts late learns a flow that goes on; with the defaults not before its 53rd packet.
 func TestKernelLateStandby(t *testing.T) {
-	l := newLAN(t)
-	l.moveVIP(nil, l.active)
+	t.Parallel()
 	for _, tt := range []struct {
+		name     string
 		settings []Setting
 		maxLen   int
 		learns   bool
-	}{{SyncSettings(), PromptMaxLen, true}, {defaults, 0, false}} {
-		l.set(tt.maxLen, tt.settings...)
-		l.sync(l.standby)
-		f := l.connect()
-		if age := l.heardOf(l.standby, f, 400*time.Millisecond, 4*time.Second); age != 0 { // in 4 s all that waited is sent
-			t.Errorf("a standby without a daemon knew the flow after %s", age)
-		}
-		l.sync(l.standby, backup)
-		age := l.heardOf(l.standby, f, 400*time.Millisecond, 8500*time.Millisecond)
-		if (age > 0) != tt.learns {
-			t.Errorf("%v: the late standby knew after %s", tt.settings, age)
-		}
-		t.Logf("learns %t: a flow %s old, daemon started at 4s", tt.learns, age)
-		f.Close()
+	}{{"settings", SyncSettings(), PromptMaxLen, true}, {"defaults", defaults, 0, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLAN(t)
+			l.moveVIP(nil, l.active)
+			l.set(tt.maxLen, tt.settings...)
+			l.sync(l.standby)
+			f := l.connect()
+			if age := l.heardOf(l.standby, f, 400*time.Millisecond, 4*time.Second); age != 0 { // in 4 s all that waited is sent
+				t.Errorf("a standby without a daemon knew the flow after %s", age)
+			}
+			l.sync(l.standby, backup)
+			age := l.heardOf(l.standby, f, 400*time.Millisecond, 8500*time.Millisecond)
+			if (age > 0) != tt.learns {
+				t.Errorf("the late standby knew after %s", age)
+			}
+			t.Logf("a flow %s old, daemon started at 4s", age)
+		})
 	}
 }
 
