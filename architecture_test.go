@@ -18,6 +18,7 @@ var mayImport = map[string][]string{
 	"httpcheck":               nil,
 	"sysctl":                  nil,
 	"tunnel":                  nil,
+	"tunnel/guard":            nil,
 	"director/ipvs":           nil,
 	"director/election":       nil,
 	"director/heartbeat":      nil,
