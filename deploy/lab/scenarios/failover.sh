@@ -1,5 +1,6 @@
 # Every way to lose a director, as the client sees it: crash, freeze, kill, cable, partition, handover, reload.
-# Run it with: bin/lab run deploy/lab/drills/failover.sh
+# The lab may be emulated and starved of its processor, so the lease is long enough for a restart and the bounds are
+# wide: they tell a hole from none. The numbers are printed, and `make bench-failover` is where they count.
 
 client=requests
 measure() { start client $client lab client --every 25ms --timeout 1s "$LAB_VIP:80"; }
@@ -20,14 +21,12 @@ roles() {
 	case $active in vs) standby=vs_bk ;; vs_bk) standby=vs ;; *) echo "holders: $active" >&2; return 1 ;; esac
 	wait_for 10 pair_is "$active" "$standby"
 }
-# The lab may be emulated and starved of its processor, and a connection opened in the last moments before a handover
-# is not known to the other director yet: a few failures are let pass, a hole is not. The numbers are printed.
-few_failures() { [ "$(measured failed)" -le 5 ] || { cat "$LAB_LOGS/client.$client.log"; return 1; }; }
+few_failures() { [ "$(measured failed)" -le 8 ] || { cat "$LAB_LOGS/client.$client.log"; return 1; }; }
 shorter_than() { [ "$(measured longest_gap_ms)" -lt "$1" ] || { cat "$LAB_LOGS/client.$client.log"; return 1; }; }
 
 cluster
 for d in vs vs_bk; do
-	on $d bash -c 'echo "sync: {device: eth0, id: 50}" >>/etc/lvstun/director.yaml'
+	on $d bash -c 'printf "%s\n" "sync: {device: eth0, id: 50}" "vip: {lease: 5s}" >>/etc/lvstun/director.yaml'
 	stop $d director
 	on $d bash /etc/lvstun/boot
 done
@@ -37,7 +36,16 @@ roles
 serves() { on client curl -sS -f -m 1 "http://$LAB_VIP/"; }
 wait_for 20 serves
 
-# The daemon and its host die. The lab may be emulated: the bounds here are a few times those of real hosts.
+# A download that began a second ago goes on, whatever becomes of the director it came through.
+for rs in rs1 rs2; do on $rs bash -c 'yes "$(hostname)" | head -c 6000000 >/var/lib/www/long'; done
+download() { start client download curl -sS -f --limit-rate 1M -o /run/long "http://$LAB_VIP/long"; sleep 1.5; }
+downloaded() {
+	wait_for 30 on client sh -c '! pgrep -x curl >/dev/null'
+	[ "$(on client sh -c 'wc -c </run/long')" = 6000000 ] || { cat "$LAB_LOGS/client.download.log"; return 1; }
+}
+
+# The daemon and its host die.
+download
 measure
 sleep 1
 crash "$active"
@@ -45,7 +53,8 @@ wait_for 10 held_by "$standby"
 sleep 1
 finish
 tell "crash of the active"
-shorter_than 1500
+shorter_than 2500
+downloaded
 boot "$active"
 measure
 wait_for 10 pair_is "$standby" "$active"
@@ -65,7 +74,7 @@ wait_for 10 pair_is "$standby" "$active"
 sleep 0.5
 finish
 tell "freeze and thaw of the active"
-shorter_than 1500
+shorter_than 2500
 
 # Killed and restarted within the lease: nobody notices.
 roles
@@ -81,6 +90,7 @@ held_by "$active"
 
 # A planned handover, and back.
 roles
+download
 measure
 sleep 0.5
 on "$active" lvs-director handover
@@ -91,6 +101,7 @@ sleep 0.5
 finish
 tell "handover, and back"
 few_failures
+downloaded
 
 # Only the heartbeat is cut: whoever answers for the VIP keeps it.
 roles
@@ -131,7 +142,7 @@ heal "$active"
 wait_for 10 pair_is "$standby" "$active"
 finish
 tell "cable of the active out and in"
-shorter_than 1500
+shorter_than 2500
 
 # A reload under load: a VIP comes and goes, nothing else moves; a bad file changes nothing.
 roles
@@ -156,12 +167,22 @@ finish
 tell "reloads: a VIP comes and goes"
 few_failures
 
-# Both at once.
+# Both at once, while a foreign host has the VIP: neither takes it, and both say whose MAC that is.
 for d in vs vs_bk; do on $d pkill -KILL lvs-director; done
-sleep 3
+none() { [ -z "$(holders)" ]; }
+wait_for 10 none
+lan=$(on gw ip -o route get "$LAB_VIP" | sed 's/.* dev \([^ ]*\).*/\1/')
+mac=$(on gw cat "/sys/class/net/$lan/address")
+on gw ip address add "$LAB_VIP/32" dev "$lan"
 for d in vs vs_bk; do on $d bash -c 'start both lvs-director run --config /etc/lvstun/director.yaml'; done
+foreign() { on "$1" lvs-director status | grep -F "$LAB_VIP is held by $mac"; }
+waits() { foreign vs || foreign vs_bk; }
+wait_for 10 waits
+sleep 1
+none
+on gw ip address delete "$LAB_VIP/32" dev "$lan"
 wait_for 10 one
 sleep 1
 one
 wait_for 10 serves >/dev/null
-echo "both started at once: $(holders) holds the VIP"
+echo "both started at once, after a foreign host gave the VIP up: $(holders) holds it"
