@@ -54,6 +54,10 @@ type Config struct {
 	// ctx ends, which is soon the second time.
 	OnHandover func(ctx context.Context)
 
+	// OnPeer, if set, is told that the other director is there: for the first
+	// time, or again after a restart. It must not block.
+	OnPeer func()
+
 	// AskWitnesses, if set, asks registered real servers whether they reach
 	// the peer now and it is active. It is called while the peer is silent,
 	// before a takeover, and now and then to know whom there is to ask. It

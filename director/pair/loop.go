@@ -315,6 +315,9 @@ func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	if !v.Newest {
 		return
 	}
+	if p.Incarnation != l.peer.Incarnation && l.cfg.OnPeer != nil {
+		l.cfg.OnPeer()
+	}
 	l.peer = *p
 	l.compare()
 	switch p.Kind {

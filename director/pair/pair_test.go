@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,8 +204,8 @@ func TestHandover(t *testing.T) {
 	})
 }
 
-// TestOnHandover holds that what a handover needs is done while the VIPs are here, and again between the two.
-func TestOnHandover(t *testing.T) {
+// TestCalls holds that the arrival of a peer is told once, and that what a handover needs is done while the VIPs are here, and again between the two.
+func TestCalls(t *testing.T) {
 	for name, leave := range map[string]func(context.Context, *node){
 		"handover": func(ctx context.Context, a *node) { _ = a.pair.Handover(ctx) },
 		"stop":     func(_ context.Context, a *node) { a.stop() },
@@ -220,10 +221,20 @@ func TestOnHandover(t *testing.T) {
 					<-ctx.Done() // as slow as it may be
 				}
 				hostA, hostB := l.host("vs", 1), l.host("vs_bk", 2)
+				var arrivals atomic.Int32
+				cfg.OnPeer = func() { arrivals.Add(1) }
 				a = start(t, l, hostA, cfg)
-				b = start(t, l, hostB, configOf("vs_bk", addrB, addrA))
-				until(t, time.Second, "vs holds the VIP", a.host.holds)
-				time.Sleep(time.Second)
+				for range 2 {
+					if b != nil {
+						b.end(t)
+					}
+					b = start(t, l, hostB, configOf("vs_bk", addrB, addrA))
+					until(t, time.Second, "vs holds the VIP", a.host.holds)
+					time.Sleep(time.Second)
+				}
+				if arrivals.Load() != 2 {
+					t.Errorf("told of %d arrivals of the peer, want 2", arrivals.Load())
+				}
 				leave(t.Context(), a)
 				until(t, 2*time.Second, "handed over", func() bool { return b.host.holds() && !a.host.holds() })
 				if diff := cmp.Diff([]string{"here true there false", "here false there false"}, told); diff != "" {

@@ -14,8 +14,8 @@ import (
 // Reload goes over to cfg without a failover and without missing a beat. VIPs
 // that are new are put up and announced at once by the active director, those
 // that are gone are taken off. An error names every problem of cfg, and
-// nothing has changed then. The name and the key cannot change; OnRole,
-// OnHandover and AskWitnesses stay what they were.
+// nothing has changed then. The name and the key cannot change; what is to
+// be called stays what it was.
 //
 // A new timing is in force as soon as the peer has it too. Until then this
 // director beats as often, and waits as long, as either asks for.
@@ -32,7 +32,7 @@ func (p *Pair) Reload(ctx context.Context, cfg Config) error {
 	}
 	old := p.cfg
 	cfg = cfg.withDefaults()
-	cfg.OnRole, cfg.OnHandover, cfg.AskWitnesses = old.OnRole, old.OnHandover, old.AskWitnesses
+	cfg.OnRole, cfg.OnHandover, cfg.OnPeer, cfg.AskWitnesses = old.OnRole, old.OnHandover, old.OnPeer, old.AskWitnesses
 	if err := errors.Join(p.unchangeable(cfg), cfg.validate(), p.linkFault(old, cfg)); err != nil {
 		return fmt.Errorf("reload the pair: %w", err)
 	}
