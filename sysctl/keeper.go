@@ -96,10 +96,14 @@ func (k *Keeper) Apply(wanted []Setting) Report {
 		seen[s.Key] = true
 		keep[s.Key] = s.Set
 		r.settings = append(r.settings, s)
-		r.Findings = append(r.Findings, r.look(s))
 	}
 	if k.record != nil {
 		r.putBack(keep)
+	}
+	for _, s := range r.settings {
+		r.Findings = append(r.Findings, r.look(s))
+	}
+	if k.record != nil {
 		r.change()
 	}
 	r.end()

@@ -232,6 +232,9 @@ net.b/x changed "0 1" of "0 1 or 0 2", was "3 50"
 		}
 		if !set {
 			same(t, "what is only looked at", "3 50", h.values["net/b.x"])
+			same(t, "findings", `net.a audited "7" of "1", was ""
+net.b/x audited "3 50" of "0 1 or 0 2", was ""
+`, r.states())
 		}
 		same(t, "drifts", uint64(0), r.Report().Drifts)
 		r.stop()
