@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"director": {"director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair",
 		"director/registry", "director/trust", "director/witness", "httpcheck"},
 	"agent":            {"director/client", "director/trust", "director/witness", "httpcheck", "sysctl", "tunnel"},
-	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair", "director/trust", "director/vip"},
+	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair", "director/trust", "director/tuning", "director/vip", "sysctl"},
 	"cmd/lvs-agent":    {"agent"},
 }
 

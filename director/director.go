@@ -55,6 +55,7 @@ type Options struct {
 	Kernel   Kernel
 	Pair     Pair
 	Problems func() []string // of the parts beside the core, one sentence each; for status
+	Drifts   func() uint64   // kernel settings that were repaired; for status
 	// WitnessKey is the key that a real server of this name answers questions with.
 	WitnessKey func(name string) [32]byte
 	OwnedFile  string // where the record of own services is kept; empty: nowhere
@@ -70,6 +71,7 @@ type Director struct {
 	kernel     Kernel
 	pair       Pair
 	problems   func() []string
+	drifts     func() uint64
 	witnessKey func(name string) [32]byte
 	asker      witness.Asker
 	version    string
@@ -92,6 +94,7 @@ func New(o Options) *Director {
 		kernel:     o.Kernel,
 		pair:       o.Pair,
 		problems:   o.Problems,
+		drifts:     o.Drifts,
 		witnessKey: o.WitnessKey,
 		asker:      witness.Asker{Name: o.Config.Name},
 		version:    o.Version,

@@ -102,6 +102,7 @@ func start(t *testing.T, k Kernel, ownedFile string, services ...config.Service)
 		}}},
 		Kernel: k, Pair: fakePair{}, OwnedFile: ownedFile, Log: slog.New(slog.DiscardHandler),
 		Problems:   func() []string { return nil },
+		Drifts:     func() uint64 { return 3 },
 		WitnessKey: func(name string) [32]byte { return sha256.Sum256([]byte(name)) },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -327,6 +328,9 @@ func TestStatusJoinsDecisionsAndCounters(t *testing.T) {
 		k.mu.Unlock()
 
 		status := d.Status()
+		if status.Drifts != 3 {
+			t.Errorf("%d drifts, want 3", status.Drifts)
+		}
 		if len(status.Services) != 1 || len(status.Services[0].Destinations) != 1 {
 			t.Fatalf("status has services %+v, want HTTP with rs1", status.Services)
 		}

@@ -32,6 +32,7 @@ func (d *Director) Status() client.Status {
 		RoleSince:  p.Since,
 		Pair:       pairStatus(p),
 		Problems:   slices.Concat(p.Problems, d.problems()),
+		Drifts:     d.drifts(),
 		Rule:       p.Witnesses.String(),
 	}
 	for _, v := range p.VIPs {

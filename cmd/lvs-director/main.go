@@ -24,6 +24,7 @@ const (
 	runFolder     = "/run/lvstun"
 	defaultSocket = runFolder + "/director.sock"
 	ownedFile     = runFolder + "/director.services.json"
+	settingsFile  = runFolder + "/director.sysctl.json"
 )
 
 func main() {

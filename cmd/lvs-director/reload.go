@@ -20,12 +20,13 @@ import (
 // A reloader takes the configuration anew at every SIGHUP. A configuration
 // that is refused is named, problem by problem, and changes nothing.
 type reloader struct {
-	cfg  *config.Config // the one in force
-	load func() (*config.Config, error)
-	key  trust.ClusterKey
-	pair *pair.Pair
-	core *director.Director
-	log  *slog.Logger
+	cfg   *config.Config // the one in force
+	load  func() (*config.Config, error)
+	key   trust.ClusterKey
+	pair  *pair.Pair
+	core  *director.Director
+	tuner *tuner
+	log   *slog.Logger
 }
 
 func (r *reloader) run(ctx context.Context) error {
@@ -58,13 +59,15 @@ func (r *reloader) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(localize(next), fixed(r.cfg, next)); err != nil {
+	own, err := localize(next)
+	if err := errors.Join(err, fixed(r.cfg, next)); err != nil {
 		return err
 	}
 	if err := r.pair.Reload(ctx, pairConfig(next, r.key)); err != nil {
 		return err
 	}
 	r.core.Reload(next)
+	r.tuner.follow(next, own)
 	r.cfg = next
 	return nil
 }

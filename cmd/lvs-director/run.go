@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -21,6 +22,7 @@ import (
 	"lvstun/director/pair"
 	"lvstun/director/trust"
 	"lvstun/director/vip"
+	"lvstun/sysctl"
 )
 
 func runCommand() *cobra.Command {
@@ -61,7 +63,8 @@ type task interface {
 // the service manager starts a fresh process, which adopts the kernel's table.
 func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), socket string, logTo io.Writer) error {
 	log := slog.New(slog.NewTextHandler(logTo, nil))
-	if err := localize(cfg); err != nil {
+	own, err := localize(cfg)
+	if err != nil {
 		return err
 	}
 	key, err := trust.ReadKeyFile(cfg.ClusterKeyFile)
@@ -81,12 +84,19 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return fmt.Errorf("make the folder for the socket: %w", err)
 	}
 
+	// The kernel's settings come before everything that depends on them, the sync daemon too, which reads some of them
+	// at its start, and go after it.
+	tuner := newTuner(sysctl.Proc, settingsFile, log)
+	tuner.follow(cfg, own)
+	defer tuner.start()()
+
 	group, ctx := errgroup.WithContext(ctx)
 	pairCfg := pairConfig(cfg, key)
-	problems := func() []string { return nil }
+	problems := tuner.problems
 	if cfg.Sync.Device != "" {
 		connSync := director.NewConnSync(kernel, cfg.Sync.Device, cfg.Sync.ID, log)
-		pairCfg.OnRole, problems = connSync.Follow, connSync.Problems
+		pairCfg.OnRole = connSync.Follow
+		problems = func() []string { return slices.Concat(connSync.Problems(), tuner.problems()) }
 		group.Go(func() error { return connSync.Run(ctx) })
 	}
 	var core *director.Director // made below, before anything asks
@@ -96,7 +106,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return err
 	}
 	core = director.New(director.Options{
-		Config: cfg, Kernel: kernel, Pair: two, Problems: problems, WitnessKey: key.WitnessKey,
+		Config: cfg, Kernel: kernel, Pair: two, Problems: problems, Drifts: tuner.drifts, WitnessKey: key.WitnessKey,
 		OwnedFile: ownedFile, Version: version, Log: log,
 	})
 	server := api.New(api.Config{
@@ -108,7 +118,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		group.Go(func() error { return t.Run(ctx) })
 	}
 	group.Go(func() error { return supervise(ctx, tasks, core.Turned, log) })
-	r := reloader{cfg: cfg, load: load, key: key, pair: two, core: core, log: log}
+	r := reloader{cfg: cfg, load: load, key: key, pair: two, core: core, tuner: tuner, log: log}
 	group.Go(func() error { return r.run(ctx) })
 	return group.Wait()
 }
@@ -180,26 +190,30 @@ func pairConfig(cfg *config.Config, key trust.ClusterKey) pair.Config {
 	return out
 }
 
-// localize turns the heartbeat paths to this host's side.
-func localize(cfg *config.Config) error {
+// localize turns the heartbeat paths to this host's side. It returns this host's addresses with their networks.
+func localize(cfg *config.Config) ([]netip.Prefix, error) {
 	own, err := ownAddresses()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return cfg.Localize(own)
+	addrs := make([]netip.Addr, len(own))
+	for i, p := range own {
+		addrs[i] = p.Addr()
+	}
+	return own, cfg.Localize(addrs)
 }
 
-// ownAddresses are this host's, to tell which end of a heartbeat path it is.
-func ownAddresses() ([]netip.Addr, error) {
+func ownAddresses() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, fmt.Errorf("read this host's addresses: %w", err)
 	}
-	var out []netip.Addr
+	var out []netip.Prefix
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
 			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				out = append(out, ip.Unmap())
+				bits, _ := n.Mask.Size()
+				out = append(out, netip.PrefixFrom(ip.Unmap(), bits))
 			}
 		}
 	}

@@ -197,7 +197,7 @@ func TestForeignNamesOnLoopback(t *testing.T) {
 func fullStatus() client.Status {
 	rs1, rs2 := netip.MustParseAddr("192.168.1.100"), netip.MustParseAddr("192.168.1.101")
 	return client.Status{
-		Name: "vs", Version: "1.2", Role: "active", Term: 5, Problems: []string{"one"},
+		Name: "vs", Version: "1.2", Role: "active", Term: 5, Problems: []string{"one"}, Drifts: 3,
 		Pair: client.PairStatus{Paths: []client.PathStatus{{
 			Local: home, Peer: away, State: "up", Sent: 10, Received: 9, Dropped: map[string]uint64{"forged": 2, "replay": 1},
 		}}},
@@ -226,6 +226,7 @@ func TestMetrics(t *testing.T) {
 		`role{role="active"} 1`,
 		`term 5`,
 		`problems 1`,
+		`setting_drifts_total 3`,
 		`vip_held{device="eth0",vip="10.0.0.50"} 1`,
 		`leases{state="running"} 1`,
 		`leases{state="gone"} 1`,

@@ -38,6 +38,7 @@ var (
 	term      = desc("term", "Election term: it grows with every takeover.")
 	vipHeld   = desc("vip_held", "1 if this director holds the VIP.", "vip", "device")
 	problems  = desc("problems", "Things a person should look at.")
+	drifts    = desc("setting_drifts_total", "Kernel settings that somebody had changed and that were set again.")
 	leases    = desc("leases", "Real servers that registered themselves, by whether their lease runs.", "state")
 
 	pathUp           = desc("heartbeat_path_up", "1 if the peer is heard on this path.", "local", "peer")
@@ -60,7 +61,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe sends what Collect may send.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildInfo, role, term, vipHeld, problems, leases, pathUp, pathSent, pathReceived, pathDropped, requestsRefused,
+		buildInfo, role, term, vipHeld, problems, drifts, leases, pathUp, pathSent, pathReceived, pathDropped, requestsRefused,
 		weight, destinationState, activeConns, inactiveConns, destinationConns, destinationBytes,
 	} {
 		ch <- d
@@ -85,6 +86,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(role, 1, s.Role)
 	gauge(term, float64(s.Term))
 	gauge(problems, float64(len(s.Problems)))
+	counter(drifts, s.Drifts)
 	for _, v := range s.VIPs {
 		gauge(vipHeld, one(v.Held), v.Addr.String(), v.Device)
 	}

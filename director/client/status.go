@@ -20,6 +20,7 @@ type Status struct {
 	Services   []ServiceStatus   `json:"services"`
 	Leases     []LeaseStatus     `json:"leases"`
 	Problems   []string          `json:"problems"` // one sentence each
+	Drifts     uint64            `json:"drifts"`   // kernel settings that somebody had changed and that were set again
 	Counters   map[string]uint64 `json:"counters"` // requests the API refused, by reason
 }
 

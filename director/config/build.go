@@ -17,6 +17,7 @@ func (f *file) build(path string) (*Config, error) {
 		ClusterKeyFile: f.ClusterKeyFile,
 		Heartbeat:      Heartbeat{Port: uint16(f.Heartbeat.Port), Interval: f.Heartbeat.Interval, Dead: f.Heartbeat.Dead},
 		VIPLease:       f.VIP.Lease,
+		Sysctls:        Sysctls(f.Sysctls),
 		API:            f.API.Listen,
 		Web:            f.Web.Listen,
 		Services:       make([]Service, len(f.Services)),

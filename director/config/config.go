@@ -24,10 +24,11 @@ type Config struct {
 	API            string        // listen address of the HTTPS API; default ":3637"
 	Web            string        // listen address of the read-only page; default "127.0.0.1:3636"
 	Sync           Sync          // of connections to the standby
+	Sysctls        Sysctls       // what is done about kernel settings; default KeepSysctls
 	Services       []Service     // in the order of the file, active ones only
 
 	// Digest is SHA-256 over what both directors must agree on: heartbeat timing, lease and services, in no
-	// particular order. The director's own name, addresses, devices and files are left out, for they may differ.
+	// particular order. The director's own name, addresses, devices, files and sysctls are left out, for they may differ.
 	Digest [32]byte
 }
 
@@ -47,6 +48,15 @@ type Sync struct {
 	Device string // where the multicast goes out
 	ID     int    // 0–255, the same on both directors
 }
+
+// Sysctls says what is done about the kernel settings that matter on a director.
+type Sysctls string
+
+// What can be done about them.
+const (
+	KeepSysctls  Sysctls = "keep"  // set, keep, and put back at the end
+	AuditSysctls Sysctls = "audit" // look, and say which do not serve
+)
 
 // Service is one virtual service with what the operator said about its real servers.
 type Service struct {

@@ -31,6 +31,7 @@ services:
 		{"the other director's addresses", "local: 10.0.0.1, peer: 10.0.0.2", "local: 10.0.0.2, peer: 10.0.0.1", true},
 		{"another device", "eth0", "ens3", true},
 		{"a default that is written", "port: 80,", "port: 80, scheduler: wlc, check: {interval: 2s},", true},
+		{"sysctls", "name: vs", "name: vs\nsysctls: audit", true},
 		{"sync's device", "name: vs", "name: vs\nsync: {device: eth0, id: 0}", true},
 		{"sync's id", "name: vs", "name: vs\nsync: {device: eth0, id: 1}", false},
 		{"interval", "10.0.0.2}]", "10.0.0.2}], interval: 150ms", false},

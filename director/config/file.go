@@ -13,6 +13,7 @@ type file struct {
 	Heartbeat      heartbeat   `mapstructure:"heartbeat"`
 	VIP            vipSection  `mapstructure:"vip"`
 	Sync           *syncDaemon `mapstructure:"sync"`
+	Sysctls        string      `mapstructure:"sysctls"`
 	API            listener    `mapstructure:"api"`
 	Web            listener    `mapstructure:"web"`
 	Services       []service   `mapstructure:"services"`
@@ -105,6 +106,7 @@ func (f *file) preset() {
 		ClusterKeyFile: "/etc/lvstun/cluster.key",
 		Heartbeat:      heartbeat{Port: 539, Interval: 100 * time.Millisecond, Dead: 300 * time.Millisecond},
 		VIP:            vipSection{Lease: 2 * time.Second},
+		Sysctls:        string(KeepSysctls),
 		API:            listener{Listen: ":3637"},
 		Web:            listener{Listen: "127.0.0.1:3636"},
 	}

@@ -39,6 +39,7 @@ func seedConfig(local, peer netip.Addr) *Config {
 		Heartbeat: Heartbeat{Paths: []Path{{Local: local, Peer: peer}}, Port: 539,
 			Interval: 6 * time.Second, Dead: 18 * time.Second},
 		VIPLease: 2 * time.Second,
+		Sysctls:  KeepSysctls,
 		API:      ":3637",
 		Web:      "127.0.0.1:3636",
 		Services: []Service{{

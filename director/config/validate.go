@@ -39,6 +39,9 @@ func (f *file) validate(found *findings) {
 	if f.Sync != nil {
 		f.Sync.validate(found)
 	}
+	if s := Sysctls(f.Sysctls); s != KeepSysctls && s != AuditSysctls {
+		found.fail("sysctls", f.Sysctls, "must be %s or %s", KeepSysctls, AuditSysctls)
+	}
 	f.validateListeners(found)
 	if len(f.Services) == 0 {
 		found.fail("services", "", "there is no service: a director needs at least one")

@@ -21,20 +21,12 @@ type Setting struct{ Key, Value, Why string }
 func SyncSettings() []Setting {
 	return []Setting{
 		{"net.ipv4.vs.sync_threshold", "0 1",
-			"every packet of a flow may tell the standby of it, from the first; the default waits for the third, which an idle flow never sends, and repeats with every 50th"},
+			"every packet of a flow may tell the standby of it, from the first; the default waits for the third, which an idle flow never sends, and repeats with every 50th (ip_vs_sync.c)"},
 		{"net.ipv4.vs.sync_refresh_period", "4",
-			"but not more often than every 4 seconds; a standby that starts late learns every flow that sends within that time"},
+			"a flow is told again every 4 seconds, not with every packet; a standby that starts late learns every flow that sends within that time (ip_vs_sync.c)"},
 		{"net.ipv4.vs.sync_retries", "1",
-			"and once more after an eighth of that, half a second: it makes up for a lost message, and sends the entry before"},
+			"a flow is told once more after an eighth of the refresh period, half a second: it makes up for a lost message, and sends the entry before (ip_vs_sync.c)"},
 		{"net.ipv4.vs.sync_ports", "1",
-			"a second thread has a message of its own to fill, so that entries wait longer; both directors must have as many"},
-		{"net.ipv4.vs.sloppy_tcp", "1",
-			"a packet of a flow that the director was never told of is scheduled: sh and mh choose the same real server again, others end the flow as it would have ended without"},
-		{"net.ipv4.vs.expire_nodest_conn", "1",
-			"a flow of a real server that was deleted ends with a reset, so that the client comes anew; by default its packets are dropped for up to 15 minutes"},
-		{"net.ipv4.vs.conn_reuse_mode", "1",
-			"a client that uses a port again gets a real server that takes new flows; 0, which some hosts have set, sends it to the old one, even at weight 0"},
-		{"net.ipv4.vs.backup_only", "0",
-			"a director that takes over forwards from its first packet; with 1 it refuses connections as long as its backup daemon runs"},
+			"a second thread has a message of its own to fill, so that entries wait longer; both directors must have as many (ip_vs_sync.c)"},
 	}
 }

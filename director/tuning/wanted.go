@@ -9,15 +9,15 @@ import (
 	"lvstun/sysctl"
 )
 
-// Facts are what the wanted settings depend on. All but Neighbours4 and Neighbours6 are the same on both directors
-// where their configurations are.
+// Facts are what the wanted settings depend on. All but OwnServers, Neighbours4 and Neighbours6 are the same on both
+// directors where their configurations are.
 type Facts struct {
 	Devices    []string // that carry VIPs, each once
 	IPv4, IPv6 bool     // families of the VIPs
 	Schedulers []string // of the virtual services, in the kernel's names
 	Persistent bool     // a virtual service is persistent
 
-	// OwnServers tells that a destination is an address of one of the directors.
+	// OwnServers tells that this host may be a real server too: a destination is an address of its own.
 	OwnServers bool
 
 	// Neighbours4 and Neighbours6 are how many real servers of each family there may be: so many neighbours at most.
