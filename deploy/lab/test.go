@@ -35,7 +35,7 @@ func test(l *lab, args []string) (int, error) {
 
 // testLimit ends a kernel test binary's own -test.timeout; scenarioLimit ends a scenario.
 const (
-	testLimit     = "120s"
+	testLimit     = "240s"
 	scenarioLimit = 5 * time.Minute
 )
 
