@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -37,7 +38,7 @@ var _ host = kernelHost{}
 
 // newKernelHost makes one that records in file what it sets. The main loop logs the changes.
 func newKernelHost(file string) kernelHost {
-	return kernelHost{tunnel.New(), sysctl.New(sysctl.Options{File: file, Log: slog.New(slog.DiscardHandler)})}
+	return kernelHost{tunnel.New(filepath.Join(filepath.Dir(file), "agent.tunnel.json")), sysctl.New(sysctl.Options{File: file, Log: slog.New(slog.DiscardHandler)})}
 }
 
 func (kernelHost) watch(ctx context.Context, changed func()) error { return tunnel.Watch(ctx, changed) }
@@ -64,12 +65,18 @@ func (h kernelHost) apply(ctx context.Context, vips []netip.Addr, address netip.
 			return s, done
 		}
 	}
-	report, err := h.tunnel.Apply(ctx, tunnel.Desired{VIPs: vips})
+	var desired tunnel.Desired
+	for _, vip := range vips {
+		desired.Receivers = append(desired.Receivers, tunnel.Receiver{VIP: vip, RIP: address, Type: tunnel.IPIP})
+	}
+	report, err := h.tunnel.Apply(ctx, desired)
 	for _, c := range report.Changes {
 		done = append(done, change{c.What, c.Old, c.New})
 	}
-	s.held = report.Held
-	s.problems = append(s.problems, sentences(err)...)
+	for _, r := range report.Held {
+		s.held = append(s.held, r.VIP)
+	}
+	s.problems = slices.Concat(s.problems, sentences(err), report.Alarms)
 	if len(settings) > 0 { // once more: only now there must be a tunl0
 		report := h.settings.Apply(settings)
 		done = append(done, settingChanges(report)...)

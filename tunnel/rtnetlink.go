@@ -1,20 +1,25 @@
 package tunnel
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// addressProtocol marks the addresses that are ours (IFA_PROTO). The kernel uses 1 to 3; like a route's
-// protocol the rest is for user space, and nobody else is known to use this one.
-const addressProtocol = 0x6c
+// Our marks: the protocol of addresses (IFA_PROTO) and the group of devices (IFLA_GROUP, the letters lvs). The kernel
+// uses the protocols 1 to 3; like a route's protocol the rest is for user space, and nobody else is known to use this
+// one.
+const (
+	addressProtocol = 0x6c
+	deviceGroup     = 0x6c7673
+)
 
 // ifaProto is IFA_PROTO of linux/if_addr.h. Kernels before 5.18 ignore it.
 const ifaProto = 11
@@ -23,6 +28,44 @@ const ifaProto = 11
 type rtnetlink struct{}
 
 var _ kernel = rtnetlink{}
+
+// life is the boot and the network namespace: its cookie is never used again until the next boot (Linux 5.14; before,
+// its inode must do).
+func (rtnetlink) life() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		var ns unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+			return "", err
+		}
+		cookie = ns.Ino
+	}
+	return fmt.Sprintf("%s/%d", strings.TrimSpace(string(boot)), cookie), nil
+}
+
+func (rtnetlink) marks() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	return keepsMarks(unix.ByteSliceToString(u.Release[:]))
+}
+
+// keepsMarks reports whether a kernel of that release has IFA_PROTO.
+func keepsMarks(release string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major > 5 || major == 5 && minor >= 18)
+}
 
 func (rtnetlink) link(name string) (link, bool, error) {
 	l, err := netlink.LinkByName(name)
@@ -33,29 +76,51 @@ func (rtnetlink) link(name string) (link, bool, error) {
 		return link{}, false, err
 	}
 	a := l.Attrs()
-	return link{index: a.Index, kind: l.Type(), up: a.Flags&net.FlagUp != 0}, true, nil
+	found := link{name: name, index: a.Index, kind: l.Type(), up: a.Flags&net.FlagUp != 0, mtu: a.MTU, marked: a.Group == deviceGroup}
+	if t, ok := l.(*netlink.Ip6tnl); ok {
+		found.protocol = t.Proto
+	}
+	return found, true, nil
+}
+
+func (rtnetlink) name(index int) (string, bool, error) {
+	l, err := netlink.LinkByIndex(index)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return l.Attrs().Name, true, nil
 }
 
 func (rtnetlink) addLink(name, kind string) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	var l netlink.Link = &netlink.Iptun{LinkAttrs: attrs}
-	if kind == "ip6tnl" {
-		l = &netlink.Ip6tnl{LinkAttrs: attrs}
-	}
-	err := netlink.LinkAdd(l)
+	attrs.Name, attrs.Group = name, deviceGroup
+	err := netlink.LinkAdd(&netlink.GenericLink{LinkAttrs: attrs, LinkType: kind})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return errNoKind
 	}
-	return capability(err)
+	return err
 }
 
-func (rtnetlink) setUp(l link) error {
-	return capability(netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}))
+func (rtnetlink) removeLink(l link) error { return netlink.LinkDel(byIndex(l)) }
+
+func (rtnetlink) setUp(l link, up bool) error {
+	if up {
+		return netlink.LinkSetUp(byIndex(l))
+	}
+	return netlink.LinkSetDown(byIndex(l))
+}
+
+func (rtnetlink) setMTU(l link, mtu int) error { return netlink.LinkSetMTU(byIndex(l), mtu) }
+
+func byIndex(l link) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}
 }
 
 // addresses reads the messages itself: the library's Addr has no IFA_PROTO.
-func (rtnetlink) addresses(l link) ([]address, error) {
+func (rtnetlink) addresses() ([]address, error) {
 	msgs, err := dumpAddresses()
 	for range 10 { // something changed while the kernel listed: read again
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -66,14 +131,10 @@ func (rtnetlink) addresses(l link) ([]address, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []address
-	for _, m := range msgs {
-		index, a, err := parseAddress(m)
-		if err != nil {
+	all := make([]address, len(msgs))
+	for i, m := range msgs {
+		if all[i], err = parseAddress(m); err != nil {
 			return nil, err
-		}
-		if index == l.index {
-			all = append(all, a)
 		}
 	}
 	return all, nil
@@ -85,17 +146,22 @@ func dumpAddresses() ([][]byte, error) {
 	return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
 }
 
+// compatible are the IPv4 addresses that the kernel puts as IPv6 ones on a sit device that is up (add_v4_addrs in
+// net/ipv6/addrconf.c).
+var compatible = netip.MustParsePrefix("::/96")
+
 // parseAddress reads the body of an RTM_NEWADDR message (rtnetlink(7)). IPv4 gives the address in
 // IFA_LOCAL, IPv6 in IFA_LOCAL only if there is a peer, else in IFA_ADDRESS.
-func parseAddress(m []byte) (index int, a address, err error) {
+func parseAddress(m []byte) (address, error) {
 	if len(m) < unix.SizeofIfAddrmsg {
-		return 0, address{}, fmt.Errorf("address message of %d bytes", len(m))
+		return address{}, fmt.Errorf("address message of %d bytes", len(m))
 	}
 	head := nl.DeserializeIfAddrmsg(m)
 	attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
 	if err != nil {
-		return 0, address{}, fmt.Errorf("address message: %w", err)
+		return address{}, fmt.Errorf("address message: %w", err)
 	}
+	a := address{index: int(head.Index)}
 	var ip, local netip.Addr
 	for _, attr := range attrs {
 		switch attr.Attr.Type {
@@ -112,13 +178,21 @@ func parseAddress(m []byte) (index int, a address, err error) {
 	}
 	a.prefix = netip.PrefixFrom(ip, int(head.Prefixlen))
 	if !a.prefix.IsValid() {
-		return 0, address{}, fmt.Errorf("address message with address %s and prefix length %d", ip, head.Prefixlen)
+		return address{}, fmt.Errorf("address message with address %s and prefix length %d", ip, head.Prefixlen)
 	}
-	return int(head.Index), a, nil
+	a.auto = ip.Is6() && (ip.IsLinkLocalUnicast() || compatible.Contains(ip))
+	return a, nil
 }
 
 func (rtnetlink) addAddress(l link, p netip.Prefix) error {
-	return changeAddress(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, l, p)
+	err := changeAddress(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, l, p)
+	switch {
+	case p.Addr().Is6() && errors.Is(err, unix.EACCES):
+		return fmt.Errorf("IPv6 is switched off on the device: set net/ipv6/conf/%s/disable_ipv6 to 0", l.name)
+	case p.Addr().Is6() && errors.Is(err, unix.EOPNOTSUPP):
+		return errors.New("this kernel does no IPv6: it is built without CONFIG_IPV6 or was booted with ipv6.disable=1")
+	}
+	return err
 }
 
 func (rtnetlink) removeAddress(l link, p netip.Prefix) error {
@@ -142,58 +216,19 @@ func changeAddress(kind, flags int, l link, p netip.Prefix) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{addressProtocol}))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return capability(err)
-}
-
-func capability(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: the capability CAP_NET_ADMIN is missing", err)
-	}
 	return err
-}
-
-// Watch calls changed whenever the kernel says that a link, an address or one of the settings it tells
-// about (rp_filter among them) has changed, in any way and on any device; also when it had to drop such
-// messages. It returns nil when ctx ends.
-func Watch(ctx context.Context, changed func()) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_NETCONF)
-	if err != nil {
-		return fmt.Errorf("subscribe to rtnetlink: %w", err)
-	}
-	defer s.Close()
-	stop := context.AfterFunc(ctx, s.Close)
-	defer stop()
-	for {
-		_, _, err := s.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("receive from rtnetlink: %w", err)
-		}
-		changed()
-	}
 }
 
 // DeviceOf returns the name of the device that holds addr; found is false if none does.
 func DeviceOf(addr netip.Addr) (name string, found bool, err error) {
-	msgs, err := dumpAddresses()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	all, err := rtnetlink{}.addresses()
+	for _, a := range all {
+		if a.prefix.Addr() == addr.Unmap() && !found && err == nil {
+			name, found, err = rtnetlink{}.name(a.index)
+		}
+	}
+	if err != nil {
 		return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
 	}
-	for _, m := range msgs {
-		index, a, err := parseAddress(m)
-		if err != nil {
-			return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
-		}
-		if a.prefix.Addr() != addr.Unmap() {
-			continue
-		}
-		l, err := netlink.LinkByIndex(index)
-		if err != nil {
-			return "", false, fmt.Errorf("look for the device of %s: %w", addr, err)
-		}
-		return l.Attrs().Name, true, nil
-	}
-	return "", false, nil
+	return name, found, nil
 }

@@ -1,11 +1,10 @@
 package tunnel
 
 import (
-	"context"
 	"net/netip"
+	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -29,6 +28,14 @@ var (
 		20, 0, 1, 0, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50,
 		5, 0, 11, 0, 2, 0, 0, 0, // IFAPROT_KERNEL_RA
 	}
+	newAddrLocal = []byte{
+		10, 64, 0x82, 0, 1, 0, 0, 0,
+		20, 0, 1, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50,
+	}
+	newAddrSit = []byte{
+		10, 96, 0x82, 0, 1, 0, 0, 0,
+		20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 50,
+	}
 )
 
 func TestParseAddress(t *testing.T) {
@@ -39,11 +46,14 @@ func TestParseAddress(t *testing.T) {
 		index  int
 		prefix string
 		marked bool
+		auto   bool
 		err    string
 	}{
 		{name: "IPv4, ours", body: newAddr4, index: 7, prefix: "10.0.0.50/32", marked: true},
 		{name: "IPv4 with a peer", body: newAddr4Peer, index: 7, prefix: "10.0.0.50/32"},
 		{name: "IPv6, the kernel's", body: newAddr6, index: 1, prefix: "2001:db8::50/64"},
+		{name: "IPv6, link-local", body: newAddrLocal, index: 1, prefix: "fe80::50/64", auto: true},
+		{name: "IPv6, IPv4 on a sit device", body: newAddrSit, index: 1, prefix: "::10.0.0.50/96", auto: true},
 		{name: "empty", err: "address message of 0 bytes"},
 		{name: "no address", body: newAddr4[:8], err: "address message with address invalid IP and prefix length 32"},
 		{name: "prefix too long", body: append([]byte{2, 33}, newAddr4[2:]...), err: "address message with address 10.0.0.50 and prefix length 33"},
@@ -51,7 +61,7 @@ func TestParseAddress(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			index, a, err := parseAddress(tt.body)
+			a, err := parseAddress(tt.body)
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Fatalf("error %v, want %s", err, tt.err)
@@ -61,8 +71,9 @@ func TestParseAddress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if index != tt.index || a.prefix.String() != tt.prefix || a.marked != tt.marked {
-				t.Errorf("index %d, %s, marked %v; want %d, %s, %v", index, a.prefix, a.marked, tt.index, tt.prefix, tt.marked)
+			want := address{index: tt.index, prefix: netip.MustParsePrefix(tt.prefix), marked: tt.marked, auto: tt.auto}
+			if a != want {
+				t.Errorf("%+v, want %+v", a, want)
 			}
 		})
 	}
@@ -74,7 +85,7 @@ func FuzzParseAddress(f *testing.F) {
 	f.Add(newAddr6)
 	f.Add(newAddr4[:13])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if _, a, err := parseAddress(body); err == nil && !a.prefix.IsValid() {
+		if a, err := parseAddress(body); err == nil && !a.prefix.IsValid() {
 			t.Errorf("an invalid prefix without an error from %x", body)
 		}
 	})
@@ -90,17 +101,31 @@ func TestReadsTheKernel(t *testing.T) {
 	if _, found, err := (rtnetlink{}).link("no-such-device"); found || err != nil {
 		t.Errorf("no-such-device: %v, %v", found, err)
 	}
-	have, err := rtnetlink{}.addresses(lo)
-	if err != nil {
-		t.Fatal(err)
+	have, err := rtnetlink{}.addresses()
+	must(t, err)
+	if !slices.ContainsFunc(have, func(a address) bool { return a.index == lo.index && a.prefix.String() == "127.0.0.1/8" }) {
+		t.Errorf("the host holds %v, without 127.0.0.1/8 on lo", have)
 	}
-	want := address{prefix: netip.MustParsePrefix("127.0.0.1/8")}
-	for _, a := range have {
-		if a == want {
-			return
+	if name, found, err := (rtnetlink{}).name(lo.index); name != "lo" || !found || err != nil {
+		t.Errorf("device %d: %q, %v, %v", lo.index, name, found, err)
+	}
+	if _, found, err := (rtnetlink{}).name(1 << 30); found || err != nil {
+		t.Errorf("device %d: %v, %v", 1<<30, found, err)
+	}
+	one, err := rtnetlink{}.life()
+	must(t, err)
+	if two, err := (rtnetlink{}).life(); err != nil || one != two || len(one) < 38 {
+		t.Errorf("lives %q and %q: %v", one, two, err)
+	}
+}
+
+func TestKeepsMarks(t *testing.T) {
+	t.Parallel()
+	for release, want := range map[string]bool{"5.18.0": true, "5.17.9-arch": false, "4.19": false, "6.1.0-56-cloud-amd64": true, "10.0": true, "": false} {
+		if keepsMarks(release) != want {
+			t.Errorf("%q: %v", release, !want)
 		}
 	}
-	t.Errorf("lo holds %v, want %v among it (-want +got):\n%s", have, want, cmp.Diff(want.prefix.String(), have))
 }
 
 func TestDeviceOf(t *testing.T) {
@@ -110,16 +135,5 @@ func TestDeviceOf(t *testing.T) {
 		if err != nil || name != want || found != (want != "") {
 			t.Errorf("DeviceOf(%s) = %q, %v, %v; want %q", addr, name, found, err, want)
 		}
-	}
-}
-
-func TestWatchEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- Watch(ctx, func() {}) }()
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

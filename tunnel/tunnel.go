@@ -1,230 +1,221 @@
-// Package tunnel keeps the receiving end of the directors' tunnels on a real server: the tunnel device
-// up, and the virtual services' addresses on it.
+// Package tunnel keeps the receiving end of the directors' tunnels on a real server: tunnel devices that are up, the
+// VIPs on them, and UDP ports for GUE. How the host was before is recorded in a file before the first change, and put
+// back when it is no longer needed.
 //
-// IPv4 in IPv4 arrives on tunl0, IPv6 in IPv6 on ip6tnl0: the devices that take every tunnel packet no
-// other device claims. They need no remote address, so a new director needs no new device.
+// Each pair of families has its device; GUE comes out of the same ones, GRE has its own:
+//
+//	IPv4 in IPv4  tunl0    GRE in IPv4  gre0
+//	IPv6 in IPv4  sit0     GRE in IPv6  ip6gre0
+//	any in IPv6   ip6tnl0
 package tunnel
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Desired is what the host should hold.
+// Desired is what the host should receive. The zero Desired is nothing: everything is undone.
 type Desired struct {
-	VIPs []netip.Addr
+	Receivers []Receiver
 }
 
 // Change is one thing that Apply changed.
 type Change struct {
-	What     string // "tunl0", "10.0.0.50/32 on tunl0"
-	Old, New string // "missing", "down", "up", "absent", "present"
+	What     string // "tunl0", "MTU of sit0", "mode of ip6tnl0", "10.0.0.50/32 on tunl0", "UDP port 6080 of IPv4 for GUE"
+	Old, New string // "missing", "down", "up", "removed", "absent", "present", "closed", "open", an MTU, a mode
+	// Drift: this Tunnel had brought or found it as wanted before, and somebody else has changed it since.
+	Drift bool
 }
 
 // Report is how the host stands after an Apply.
 type Report struct {
-	Held    []netip.Addr // the desired VIPs in place on a device that is up, sorted
+	Held    []Receiver // the desired ones by which packets come in, sorted
 	Changes []Change
+	Repairs uint64   // changes because of drift, since New
+	Alarms  []string // things that somebody else keeps changing; a sentence stays the same as long as it is so
+	Notes   []string // what was not undone and why; each is said once
 }
 
-// A device receives the tunnels of one address family.
-type device struct {
-	name, kind, module string
-	bits               int // length of a host's prefix, which also tells the family
-}
-
-var devices = []device{
-	{name: "tunl0", kind: "ipip", module: "ipip", bits: 32},
-	{name: "ip6tnl0", kind: "ip6tnl", module: "ip6_tunnel", bits: 128},
-}
-
-// link is a device as the kernel has it.
-type link struct {
-	index int
-	kind  string
-	up    bool
-}
-
-// address is one on a device, as the kernel has it.
-type address struct {
-	prefix netip.Prefix
-	marked bool // with our address protocol
-}
-
-// kernel is what Apply needs of rtnetlink.
-type kernel interface {
-	link(name string) (l link, found bool, err error)
-	addLink(name, kind string) error
-	setUp(l link) error
-	addresses(l link) ([]address, error)
-	addAddress(l link, p netip.Prefix) error
-	removeAddress(l link, p netip.Prefix) error
-}
-
-// Tunnel applies a desired state to the calling process's network namespace. It is not for concurrent
-// use.
+// Tunnel applies a desired state to the calling process's network namespace. It is not for concurrent use, and there
+// must be one for a file.
 type Tunnel struct {
 	kernel kernel
-	added  map[netip.Prefix]bool // by this Tunnel: ours even where the kernel keeps no mark
+	store  store
+	life   string // "" where the record is not known
+	record record
+
+	settled map[string]bool // what this Tunnel has seen as wanted
+	fights  fights
+	repairs uint64
 }
 
-// New returns a Tunnel on the kernel.
-func New() *Tunnel { return newTunnel(rtnetlink{}) }
+// New returns a Tunnel whose record of how the host was is in the named file, such as /var/lib/lvstun/tunnel.json. It
+// touches neither before Apply.
+func New(path string) *Tunnel { return newTunnel(rtnetlink{}, file(path)) }
 
-func newTunnel(k kernel) *Tunnel { return &Tunnel{kernel: k, added: map[netip.Prefix]bool{}} }
+func newTunnel(k kernel, s store) *Tunnel {
+	return &Tunnel{kernel: k, store: s, settled: map[string]bool{}, fights: fights{}}
+}
 
-// Apply brings devices and addresses to the desired state and changes nothing where they are in it. An
-// address is ours, and goes when it is no longer desired, if it carries our mark (IFA_PROTO, Linux 5.18
-// and later: it survives a restart of the program) or was added by this Tunnel; every other address
-// stays. A device stays and stays up even without an address of ours. What fails does not keep the rest
-// from being applied: the error holds all failures, the report what holds all the same.
+// Undo puts the host back as it was before the first Apply with that file, also after a crash and a second time. What
+// somebody else has changed since is left; the report's notes say so. A kernel module that was loaded stays loaded.
+func Undo(ctx context.Context, path string) (Report, error) {
+	return New(path).Apply(ctx, Desired{})
+}
+
+// Apply brings the host to the desired state and changes nothing where it is in it. What is no longer desired is put
+// back as it was.
+//
+// A device is ours if we made it, an address if it carries our mark (IFA_PROTO, since Linux 5.18) or, where the kernel
+// keeps none, if the record holds it; a port if the record holds it. Everything else stays as it is.
+//
+// The error holds every problem at once. One of a receiver, such as a VIP that is the host's own address or a missing
+// kernel module, keeps only that receiver from being built. Where a receiver is nonsense, the sound ones are built and
+// nothing is undone: what was meant is not known. Without a record that can be read and written, or without the
+// capability CAP_NET_ADMIN, nothing is changed.
 func (t *Tunnel) Apply(ctx context.Context, desired Desired) (Report, error) {
-	var report Report
-	want, errs := perDevice(desired.VIPs)
-	for _, d := range devices {
+	report := Report{Repairs: t.repairs}
+	broken := t.load(&report)
+	vips := make([]netip.Addr, len(desired.Receivers))
+	ports := len(t.record.Ports) > 0
+	for i, r := range desired.Receivers {
+		vips[i] = r.VIP.Unmap()
+		ports = ports || r.Type == GUE
+	}
+	var failed []error
+	now := attempt{tried: map[string]bool{}, bouts: map[string]bool{}}
+	for {
 		if err := ctx.Err(); err != nil {
-			return report, errors.Join(append(errs, err)...)
+			return report, errors.Join(append(failed, err)...)
 		}
-		errs = append(errs, t.applyDevice(d, want[d.bits], &report)...)
+		s, err := look(t.kernel, vips, ports)
+		if err != nil {
+			return report, errors.Join(append(failed, broken, err)...)
+		}
+		sound, w, problems := judge(desired.Receivers, s)
+		p := diff(s, w, t.record, t.kernel.marks())
+		t.settle(p.holds)
+		report.note(p.notes)
+		if broken == nil {
+			broken = t.keep(p.record)
+		}
+		if steps := t.due(p.steps, now); broken == nil && len(steps) > 0 {
+			failed = append(failed, t.run(ctx, steps, &report)...)
+			continue // what a device is shows only when it is there, and whether a change took only now
+		}
+		for _, r := range sound {
+			if s.holds(r) {
+				report.Held = append(report.Held, r)
+			}
+		}
+		report.Alarms = t.fights.alarms(time.Now(), p.holds)
+		return report, errors.Join(slices.Concat([]error{broken}, problems, p.problems, failed)...)
 	}
-	slices.SortFunc(report.Held, netip.Addr.Compare)
-	return report, errors.Join(errs...)
 }
 
-// perDevice sorts VIPs to devices by their prefix length, each once.
-func perDevice(vips []netip.Addr) (map[int][]netip.Prefix, []error) {
-	want, errs := map[int][]netip.Prefix{}, []error(nil)
-	for _, vip := range vips {
-		vip = vip.Unmap()
-		if !vip.IsValid() || vip.IsUnspecified() || vip.IsLoopback() || vip.IsMulticast() || vip.Zone() != "" {
-			errs = append(errs, fmt.Errorf("VIP %s: not an address a service can have", vip))
-			continue
-		}
-		p := netip.PrefixFrom(vip, vip.BitLen())
-		if !slices.Contains(want[p.Bits()], p) {
-			want[p.Bits()] = append(want[p.Bits()], p)
-		}
+// load reads the record if it is not known.
+func (t *Tunnel) load(report *Report) error {
+	if t.life != "" {
+		return nil
 	}
-	return want, errs
+	life, err := t.kernel.life()
+	if err != nil {
+		return fmt.Errorf("tell this life of the host from another: %w; nothing is changed", err)
+	}
+	r, found, err := t.store.load()
+	if err == nil && found && r.Life != life {
+		report.note([]string{"the record is of a network that is gone, by a reboot of this host or of its container: what it says is forgotten"})
+		r, err = record{}, t.store.save(record{})
+	}
+	if err != nil {
+		return err
+	}
+	t.life, t.record = life, r
+	t.record.Life = life
+	return nil
 }
 
-func (t *Tunnel) applyDevice(d device, want []netip.Prefix, report *Report) []error {
-	l, err := t.ready(d, len(want) > 0, report)
-	if err != nil {
-		return []error{err}
+// keep makes r the record, in its file first.
+func (t *Tunnel) keep(r record) error {
+	if bytes.Equal(r.text(), t.record.text()) {
+		return nil
 	}
-	if l.index == 0 {
-		return nil // no device, and none needed
+	if err := t.store.save(r); err != nil {
+		t.life = "" // what the file holds now is not known: the next Apply reads it
+		return err
 	}
-	have, err := t.kernel.addresses(l)
-	if err != nil {
-		return []error{fmt.Errorf("%s: list addresses: %w", d.name, err)}
+	t.record = r
+	return nil
+}
+
+// settle notes what is as wanted, to know a drift from it.
+func (t *Tunnel) settle(holds map[string]bool) {
+	settled := map[string]bool{}
+	for what, ok := range holds {
+		settled[what] = ok || t.settled[what]
 	}
-	add, remove := diff(have, want, t.added)
+	t.settled = settled
+}
+
+// attempt is what one Apply has begun.
+type attempt struct {
+	tried map[string]bool // steps: each is taken once
+	bouts map[string]bool // what had drifted, and whether it may be put right now
+}
+
+// due leaves out steps that were tried, and those that a fight forbids for now.
+func (t *Tunnel) due(steps []step, a attempt) []step {
+	return slices.DeleteFunc(steps, func(s step) bool {
+		if a.tried[s.what+s.new] {
+			return true
+		}
+		a.tried[s.what+s.new] = true
+		if !t.settled[s.what] {
+			return false
+		}
+		if _, known := a.bouts[s.what]; !known {
+			a.bouts[s.what] = t.fights.due(s, time.Now())
+		}
+		return !a.bouts[s.what]
+	})
+}
+
+// run takes the steps; one that fails does not keep the others from being taken.
+func (t *Tunnel) run(ctx context.Context, steps []step, report *Report) []error {
 	var errs []error
-	failed := map[netip.Prefix]bool{}
-	for _, p := range add {
-		if err := t.kernel.addAddress(l, p); err != nil {
-			errs, failed[p] = append(errs, fmt.Errorf("%s: add %s: %w", d.name, p, err)), true
+	for _, s := range steps {
+		if ctx.Err() != nil {
+			break
+		}
+		err := s.do(t.kernel)
+		if errors.Is(err, unix.EPERM) {
+			return append(errs, fmt.Errorf("%s: is %s, not %s: %w: the capability CAP_NET_ADMIN is missing: run as root or by the systemd unit", s.what, s.old, s.new, err))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: is %s, not %s: %w", s.what, s.old, s.new, err))
 			continue
 		}
-		t.added[p] = true
-		report.changed(p.String()+" on "+d.name, "absent", "present")
-	}
-	for _, p := range remove {
-		if err := t.kernel.removeAddress(l, p); err != nil {
-			errs = append(errs, fmt.Errorf("%s: remove %s: %w", d.name, p, err))
-			continue
+		drift := t.settled[s.what]
+		if drift {
+			t.repairs++
+			report.Repairs = t.repairs
 		}
-		delete(t.added, p)
-		report.changed(p.String()+" on "+d.name, "present", "absent")
-	}
-	for _, p := range want {
-		if !failed[p] {
-			report.Held = append(report.Held, p.Addr())
-		}
+		report.Changes = append(report.Changes, Change{s.what, s.old, s.new, drift})
 	}
 	return errs
 }
 
-// ready returns d's link: made and up if needed, else as it is, or the zero link if there is none.
-func (t *Tunnel) ready(d device, needed bool, report *Report) (link, error) {
-	l, found, err := t.kernel.link(d.name)
-	if err != nil {
-		return link{}, fmt.Errorf("%s: look up: %w", d.name, err)
-	}
-	if !found && !needed {
-		return link{}, nil
-	}
-	if !found {
-		if l, err = t.make(d); err != nil {
-			return link{}, err
-		}
-		report.changed(d.name, "missing", state(l))
-	}
-	if !needed {
-		return l, nil
-	}
-	if l.kind != d.kind {
-		return link{}, fmt.Errorf("%s: is a device of kind %q, not %s: rename or remove it", d.name, l.kind, d.kind)
-	}
-	if !l.up {
-		if err := t.kernel.setUp(l); err != nil {
-			return link{}, fmt.Errorf("%s: set up: %w", d.name, err)
-		}
-		report.changed(d.name, "down", "up")
-	}
-	return l, nil
-}
-
-// make asks for d. Asking also makes the kernel load the module, which brings the device of that name
-// itself: then the request ends in "exists", and the device is there.
-func (t *Tunnel) make(d device) (link, error) {
-	err := t.kernel.addLink(d.name, d.kind)
-	if errors.Is(err, errNoKind) {
-		return link{}, fmt.Errorf("%s: kernel module %s is missing: modprobe %s", d.name, d.module, d.module)
-	}
-	l, found, lookErr := t.kernel.link(d.name)
-	if found {
-		return l, nil
-	}
-	if err = cmp.Or(lookErr, err); err == nil {
-		err = errors.New("it is gone again")
-	}
-	return link{}, fmt.Errorf("%s: make: %w", d.name, err)
-}
-
-// errNoKind: the kernel knows no devices of the kind and could not load a module for it.
-var errNoKind = errors.New("unknown kind of device")
-
-// diff says what is to be added to have and what of ours is to be removed from it.
-func diff(have []address, want []netip.Prefix, added map[netip.Prefix]bool) (add, remove []netip.Prefix) {
-	held := map[netip.Prefix]bool{}
-	for _, a := range have {
-		held[a.prefix] = true
-		if (a.marked || added[a.prefix]) && !slices.Contains(want, a.prefix) {
-			remove = append(remove, a.prefix)
+func (r *Report) note(notes []string) {
+	for _, n := range notes {
+		if !slices.Contains(r.Notes, n) {
+			r.Notes = append(r.Notes, n)
 		}
 	}
-	for _, p := range want {
-		if !held[p] {
-			add = append(add, p)
-		}
-	}
-	return add, remove
-}
-
-func (r *Report) changed(what, from, to string) {
-	r.Changes = append(r.Changes, Change{What: what, Old: from, New: to})
-}
-
-func state(l link) string {
-	if l.up {
-		return "up"
-	}
-	return "down"
 }
