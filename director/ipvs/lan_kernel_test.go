@@ -43,6 +43,7 @@ type lan struct {
 	active, standby    *host
 	realServer, client *host
 	vip, vip6          netip.AddrPort
+	group              SyncDaemon         // where flows are told
 	table              map[*host]*Handle  // of the directors
 	conns              map[*host]*os.File // their connections, /proc/net/ip_vs_conn
 }
@@ -70,7 +71,7 @@ func newLANAlone(t *testing.T) *lan {
 	must(t, netlink.LinkAdd(bridge))
 	must(t, netlink.LinkSetUp(bridge))
 	l := &lan{t: t, vip: netip.MustParseAddrPort("10.9.0.50:80"), vip6: netip.MustParseAddrPort("[2001:db8::50]:80"),
-		conns: map[*host]*os.File{}, table: map[*host]*Handle{}}
+		group: master, conns: map[*host]*os.File{}, table: map[*host]*Handle{}}
 	l.active, l.standby = l.join(bridge, 1), l.join(bridge, 2)
 	l.realServer, l.client = l.join(bridge, 100), l.join(bridge, 10)
 

@@ -87,7 +87,7 @@ func (d SyncDaemon) dial(ctx context.Context) (*groupConn, int, error) {
 	}
 	c, err := dialer.DialContext(ctx, "udp", netip.AddrPortFrom(d.Group, d.Port).String())
 	if err != nil {
-		return nil, 0, explainSync(d, err)
+		return nil, 0, fmt.Errorf("%s: %w", d.Device, err)
 	}
 	return &groupConn{c}, min(dev.MTU, defaultSyncMTU) - d.headers(), nil
 }
