@@ -95,7 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	problems := tuner.problems
 	if cfg.Sync.Device != "" {
 		connSync := director.NewConnSync(kernel, cfg.Sync.Device, cfg.Sync.ID, log)
-		pairCfg.OnRole = connSync.Follow
+		pairCfg.OnRole, pairCfg.OnHandover, pairCfg.OnPeer = connSync.Follow, connSync.Flush, connSync.PeerArrived
 		problems = func() []string { return slices.Concat(connSync.Problems(), tuner.problems()) }
 		group.Go(func() error { return connSync.Run(ctx) })
 	}

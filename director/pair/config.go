@@ -55,7 +55,7 @@ type Config struct {
 	OnHandover func(ctx context.Context)
 
 	// OnPeer, if set, is told that the other director is there: for the first
-	// time, or again after a restart. It must not block.
+	// time, or again after a restart or a silence of Dead. It must not block.
 	OnPeer func()
 
 	// AskWitnesses, if set, asks registered real servers whether they reach

@@ -36,6 +36,7 @@ type loop struct {
 	codec     *heartbeat.Codec
 	packet    heartbeat.Packet // the last one read, kept to allocate nothing
 	peer      heartbeat.Packet // the last one believed
+	heardAt   time.Duration    // when it came
 	same      bool             // its configuration is this director's, or not known
 	differs   []string         // the parts in which it is not
 	paths     []*path
@@ -104,8 +105,10 @@ func (l *loop) condition() { l.step(election.Condition{Fault: l.fault()}) }
 // start begins the election.
 func (l *loop) start(linkFault string) {
 	l.linkFault = linkFault
-	l.roles.add(l.machine.Role())
 	l.step(election.Start{Held: l.find(), Fault: l.fault()})
+	if l.machine.Role() == election.Standby { // any other was told as a change
+		l.roles.add(election.Standby)
+	}
 }
 
 // find reports whether VIPs are here under a lease, and says which are here
@@ -315,10 +318,10 @@ func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	if !v.Newest {
 		return
 	}
-	if p.Incarnation != l.peer.Incarnation && l.cfg.OnPeer != nil {
+	if (p.Incarnation != l.peer.Incarnation || l.now()-l.heardAt > l.timing.dead) && l.cfg.OnPeer != nil {
 		l.cfg.OnPeer()
 	}
-	l.peer = *p
+	l.peer, l.heardAt = *p, l.now()
 	l.compare()
 	switch p.Kind {
 	case heartbeat.Beat:

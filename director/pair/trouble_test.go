@@ -195,7 +195,7 @@ func TestBlockedOnRole(t *testing.T) {
 		}
 		cancel()
 		<-done
-		if diff := cmp.Diff([]Role{election.Standby, election.Confirming, election.Active}, got); diff != "" {
+		if diff := cmp.Diff([]Role{election.Confirming, election.Active}, got); diff != "" {
 			t.Errorf("roles (-want +got):\n%s", diff)
 		}
 	})

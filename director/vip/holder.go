@@ -52,6 +52,9 @@ func address(v VIP, lease time.Duration) *netlink.Addr {
 		a.Label = v.Label
 	} else {
 		a.Flags = unix.IFA_F_NODAD // the question was asked already
+		// Never the source of what this host says: a real server drops a
+		// tunnel packet that comes from an address of its own, the VIP.
+		a.PreferedLft = 0
 	}
 	return a
 }

@@ -114,6 +114,8 @@ func TestLease(t *testing.T) {
 			at := slices.IndexFunc(addrs, func(a netlink.Addr) bool { return a.IP.Equal(v.Addr.AsSlice()) })
 			if a := addrs[at]; a.Label != v.Label {
 				t.Errorf("label %q, want %q", a.Label, v.Label)
+			} else if v.Addr.Is6() && a.PreferedLft != 0 {
+				t.Errorf("preferred for %d s: this host may speak in the VIP's name", a.PreferedLft)
 			}
 			must(t, h.Remove(v))
 			if !is(Absent)() {
