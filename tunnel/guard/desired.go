@@ -1,7 +1,7 @@
 package guard
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -82,7 +82,8 @@ const (
 	largestMSS  = 65495
 )
 
-// normal returns d sorted, each thing once and IPv4 as such; or an error with all that is wrong with it.
+// normal returns a copy of d, its addresses, services and ports sorted, each once, and IPv4 as such; or an
+// error with all that is wrong with it.
 func (d Desired) normal() (Desired, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -105,16 +106,20 @@ func (d Desired) normal() (Desired, error) {
 	for i := range d.Services {
 		s := &d.Services[i]
 		s.VIP = s.VIP.Unmap()
-		if !slices.Contains(d.VIPs, s.VIP) {
+		if _, found := slices.BinarySearchFunc(d.VIPs, s.VIP, netip.Addr.Compare); !found {
 			fail("service %s, protocol %d, port %d: its address is not a VIP", s.VIP, s.Protocol, s.Port)
 		}
 		if s.Port == 0 || s.Protocol == 0 {
 			fail("service %s, protocol %d, port %d: protocol and port begin with 1", s.VIP, s.Protocol, s.Port)
 		}
 	}
-	slices.SortFunc(d.Services, func(a, b Service) int { return bytes.Compare(a.key(), b.key()) })
+	slices.SortFunc(d.Services, func(a, b Service) int {
+		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	})
 	d.Services = slices.Compact(d.Services)
-	for _, device := range d.Devices {
+	d.Devices = slices.Clone(d.Devices)
+	for i, device := range d.Devices {
+		d.Devices[i].Protocols = slices.Clone(device.Protocols)
 		// As the kernel's dev_valid_name.
 		if n := len(device.Name); n == 0 || n > 15 || strings.ContainsAny(device.Name, "/: \t\n\v\f\r\x00\"") || device.Name == "." || device.Name == ".." {
 			fail("device %q: not the name of a device", device.Name)

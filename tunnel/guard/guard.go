@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 )
 
 // Count is what a counter of the kernel holds.
@@ -90,9 +91,10 @@ type Guard struct {
 	kernel kernel
 	last   map[string]Count // what the counters held when they were last seen
 
-	held   table // what the kernel was seen to hold,
-	proven bool  // if this is set,
-	at     uint32
+	desired Desired // that was applied last, normal,
+	held    table   // as a table; which the kernel was seen to hold
+	proven  bool    // if this is set,
+	at      uint32  // in this generation
 }
 
 // New returns a Guard on the kernel.
@@ -109,11 +111,15 @@ func (g *Guard) Apply(ctx context.Context, desired Desired) (Report, error) {
 	if err != nil {
 		return g.report(nil), fmt.Errorf("guard: %w", err)
 	}
-	want := build(desired)
+	want := g.held
+	if !reflect.DeepEqual(desired, g.desired) {
+		want, g.proven = build(desired), false
+	}
 	changes, err := g.bring(ctx, want)
 	if err != nil {
 		return g.report(nil), fmt.Errorf("guard: %w", err)
 	}
+	g.desired, g.held = desired, want
 	return g.report(changes), nil
 }
 
@@ -122,7 +128,7 @@ func (g *Guard) bring(ctx context.Context, want table) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.proven && now == g.at && want.String() == g.held.String() {
+	if g.proven && now == g.at {
 		counts, err := g.kernel.counts(ctx)
 		if err != nil {
 			return nil, err
@@ -139,13 +145,12 @@ func (g *Guard) bring(ctx context.Context, want table) ([]Change, error) {
 		g.see(have.counts)
 		changes := diff(have, want, g.held)
 		if len(changes) == 0 {
-			g.held, g.proven, g.at = want, true, now
+			g.proven, g.at = true, now
 			return nil, nil
 		}
 		failed := g.kernel.replace(ctx, have, want, g.last)
 		if failed == nil {
-			g.held = want // proven by the next look
-			return changes, nil
+			return changes, nil // proven by the next look
 		}
 		before := now
 		if now, err = g.kernel.generation(ctx); err != nil || now == before {

@@ -369,3 +369,25 @@ func TestAnythingGoesBack(t *testing.T) {
 		}
 	})
 }
+
+func TestTheCallersListsStayItsOwn(t *testing.T) {
+	k := &fake{}
+	g := newGuard(k)
+	d := everything()
+	if _, err := g.Apply(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(){
+		"director": func() { d.Directors[0] = netip.MustParseAddr("192.0.2.1") },
+		"VIP":      func() { d.VIPs[1] = netip.MustParseAddr("192.0.2.51") },
+		"protocol": func() { d.Devices[0].Protocols[0] = IPv6InIP },
+		"device":   func() { d.Devices[2].Name = "gre1" },
+		"GUE port": func() { d.GUEPorts[0] = 6081 },
+		"service":  func() { d.Services[0].Port = 81 },
+	} {
+		change()
+		if report, err := g.Apply(t.Context(), d); err != nil || len(report.Changes) != 1 || !k.holds(d) {
+			t.Errorf("%s: changes %v, error %v", what, texts(report.Changes), err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -192,7 +193,7 @@ func readSets(conn *nftables.Conn, things map[string][]string) error {
 		for _, e := range elements {
 			read.keys = append(read.keys, e.Key)
 		}
-		slices.SortFunc(read.keys, slices.Compare)
+		slices.SortFunc(read.keys, bytes.Compare)
 		things[ofType+s.Name] = []string{s.KeyType.Name}
 		things[ofSet+s.Name] = read.elements()
 	}

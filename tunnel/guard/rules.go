@@ -51,28 +51,29 @@ var families = []family{
 }
 
 // encapsulatedRules are of the input hook, where the kernel has put the fragments of an IPv4 packet
-// together and has not opened the tunnel yet. A packet that is only forwarded does not come by. The last
-// rule refuses GUE that carries anything but IP: the kernel would take it as if it had come without a
-// tunnel, past every other rule of the host.
+// together, not yet those of an IPv6 packet, and has not opened the tunnel. A packet that is only forwarded
+// does not come by. The last rule refuses GUE that carries anything but IP: the kernel would take it as if
+// it had come without a tunnel, past every other rule of the host.
 func encapsulatedRules() []rule {
 	var rules []rule
 	for _, f := range families {
 		rules = append(rules, rule{f.addressIn("saddr", "!= ", "directors"), l4protoIn("protocols" + f.digit), count(NotFromDirectors), drop})
 	}
+	rules = append(rules, rule{laterFragment6, leave})
 	for _, f := range families {
 		rules = append(rules, rule{f.addressIn("saddr", "!= ", "directors"), udpPortIn("gue_ports"), count(NotFromDirectors), drop})
 	}
 	return append(rules, rule{udpPortIn("gue_ports"), gueNot(IPv4InIP), gueNot(IPv6InIP), count(GUEWithoutIP), drop})
 }
 
-// decapsulatedRules are of the prerouting hook, which packets out of a tunnel pass like any others, those
-// that the host would forward to somewhere else as well. Later fragments have no port and match no rule
-// that looks at one: without the first they come to nothing.
+// decapsulatedRules are of the prerouting hook, which packets out of a tunnel pass like any others, in
+// their fragments, and those that the host would forward to somewhere else as well.
 func decapsulatedRules() []rule {
-	rules := []rule{{notOutOf("tunnel_devices"), accept}, {count(Decapsulated)}}
+	rules := []rule{{notOutOf("tunnel_devices"), leave}, {count(Decapsulated)}}
 	for _, f := range families {
 		rules = append(rules, rule{f.addressIn("daddr", "!= ", "vips"), count(NotToVIPs), drop})
 	}
+	rules = append(rules, rule{laterFragment4, leave}, rule{laterFragment6, leave})
 	for _, f := range families {
 		rules = append(rules, rule{f.addressIn("daddr", "", "narrowed"), l4protoNot(f.icmp), f.notAService(), count(NotToServices), drop})
 	}
@@ -93,8 +94,8 @@ func answerRules(mss4, mss6 int) []rule {
 	return rules
 }
 
-// accept ends this chain only: other tables' chains on the same hook see the packet as well.
-var accept = statement{"return", []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
+// leave ends this chain only: other tables' chains on the same hook see the packet as well.
+var leave = statement{"return", []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
 
 // drop is final, whatever other tables say.
 var drop = statement{"drop", []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}}
@@ -154,6 +155,20 @@ func (f family) notAService() statement {
 	}}
 }
 
+// Where the first fragment has its ports a later one has data, or the kernel looks into its IPv6 header, and
+// compares that (nf_tables_core.c, nft_payload_fast_eval); so later ones must not come to rules of ports.
+// Without the first they come to nothing. IPv6 keeps the offset in the upper 13 bits of the third and fourth
+// byte of the fragment header.
+var (
+	laterFragment4 = statement{"ip frag-off & 8191 != 0", append(families[0].is(), load(expr.PayloadBaseNetworkHeader, 6, 2, unix.NFT_REG_1), bits(0x1f, 0xff), unequal(0, 0))}
+	laterFragment6 = statement{"frag frag-off != 0", append(families[1].is(),
+		&expr.Exthdr{DestRegister: unix.NFT_REG_1, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}, bits(0xff, 0xf8), unequal(0, 0))}
+)
+
+func bits(mask ...byte) expr.Any {
+	return &expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
+}
+
 func l4protoIn(set string) statement {
 	return statement{"meta l4proto @" + set, []expr.Any{loadMeta(expr.MetaKeyL4PROTO, unix.NFT_REG_1), in(set, false)}}
 }
@@ -185,8 +200,7 @@ var notToLoopback = statement{`oifname != "lo"`, []expr.Any{loadMeta(expr.MetaKe
 var synFlag = statement{"tcp flags 0x2", []expr.Any{
 	loadMeta(expr.MetaKeyL4PROTO, unix.NFT_REG_1), equal(unix.IPPROTO_TCP),
 	load(expr.PayloadBaseTransportHeader, 13, 1, unix.NFT_REG_1),
-	&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 1, Mask: []byte{2}, Xor: []byte{0}},
-	unequal(0),
+	bits(2), unequal(0),
 }}
 
 // TCP's option of the MSS (RFC 9293): kind 2, and the value at its third byte.

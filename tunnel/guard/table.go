@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -67,9 +68,7 @@ func build(d Desired) table {
 	}
 	add := func(name string, key []byte) {
 		s := &t.sets[sets[name]]
-		if !slices.ContainsFunc(s.keys, func(k []byte) bool { return string(k) == string(key) }) {
-			s.keys = append(s.keys, key)
-		}
+		s.keys = append(s.keys, key)
 	}
 	for _, f := range families {
 		declare("directors"+f.digit, f.address)
@@ -104,8 +103,9 @@ func build(d Desired) table {
 	for _, p := range d.GUEPorts {
 		add("gue_ports", be16(p))
 	}
-	for _, s := range t.sets {
-		slices.SortFunc(s.keys, func(a, b []byte) int { return strings.Compare(string(a), string(b)) })
+	for i := range t.sets {
+		slices.SortFunc(t.sets[i].keys, bytes.Compare)
+		t.sets[i].keys = slices.CompactFunc(t.sets[i].keys, bytes.Equal)
 	}
 	t.chains = []chain{
 		{encapsulated, nftables.ChainHookInput, raw, encapsulatedRules()},

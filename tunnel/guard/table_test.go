@@ -103,6 +103,7 @@ func TestText(t *testing.T) {
 		type filter hook input priority -300; policy accept;
 		ip saddr != @directors4 meta l4proto @protocols4 counter name "not_from_directors" drop
 		ip6 saddr != @directors6 meta l4proto @protocols6 counter name "not_from_directors" drop
+		frag frag-off != 0 return
 		ip saddr != @directors4 udp dport @gue_ports counter name "not_from_directors" drop
 		ip6 saddr != @directors6 udp dport @gue_ports counter name "not_from_directors" drop
 		udp dport @gue_ports @th,72,8 != 0x4 @th,72,8 != 0x29 counter name "gue_without_ip" drop
@@ -114,6 +115,8 @@ func TestText(t *testing.T) {
 		counter name "decapsulated"
 		ip daddr != @vips4 counter name "not_to_vips" drop
 		ip6 daddr != @vips6 counter name "not_to_vips" drop
+		ip frag-off & 8191 != 0 return
+		frag frag-off != 0 return
 		ip daddr @narrowed4 meta l4proto != 1 ip daddr . meta l4proto . th dport != @services4 counter name "not_to_services" drop
 		ip6 daddr @narrowed6 meta l4proto != 58 ip6 daddr . meta l4proto . th dport != @services6 counter name "not_to_services" drop
 	}
@@ -218,9 +221,9 @@ func TestFingerprintLeavesOutTheNumberOfASet(t *testing.T) {
 	}
 }
 
-func TestEveryRuleHasAFingerprintOfItsOwn(t *testing.T) {
-	seen := map[string]string{}
+func TestEveryRuleOfAChainHasAFingerprintOfItsOwn(t *testing.T) {
 	for _, c := range built(t, everything()).chains {
+		seen := map[string]string{}
 		for _, r := range c.rules {
 			print := fingerprint(r.exprs())
 			if other, found := seen[print]; found {

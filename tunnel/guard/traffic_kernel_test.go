@@ -170,21 +170,28 @@ func newNamespace(t *testing.T) netns.NsHandle {
 	return m.ns
 }
 
-// socket opens a socket at a neighbour's; it stays there wherever it is used from.
-func (w *world) socket(p neighbour, network, address string) net.PacketConn {
+// at runs do at a neighbour's: a socket that it opens stays there, wherever it is used from.
+func (w *world) at(p neighbour, do func() error) {
 	w.t.Helper()
-	var conn net.PacketConn
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if err = netns.Set(w.in[p]); err == nil {
-			conn, err = net.ListenPacket(network, address)
+			err = do()
 		}
 	}()
 	<-done
 	must(w.t, err)
+}
+
+func (w *world) socket(p neighbour, network, address string) (conn net.PacketConn) {
+	w.t.Helper()
+	w.at(p, func() (err error) {
+		conn, err = net.ListenPacket(network, address)
+		return err
+	})
 	w.t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -290,6 +297,33 @@ func packet(from, to netip.Addr, protocol byte, payload []byte) []byte {
 		binary.BigEndian.PutUint16(h[10:], sum(h))
 	}
 	return append(h, payload...)
+}
+
+// fragments cuts a packet in two, the first with the least there can be.
+func fragments(b []byte) [2][]byte {
+	var out [2][]byte
+	from, to, protocol, header := addressOf(b[12:16]), addressOf(b[16:20]), b[9], 20
+	if b[0]>>4 == 6 {
+		from, to, protocol, header = addressOf(b[8:24]), addressOf(b[24:40]), b[6], 40
+	}
+	for i, part := range [][]byte{b[header : header+8], b[header+8:]} {
+		if header == 40 {
+			out[i] = packet(from, to, 44, append([]byte{protocol, 0, 0, []byte{1, 8}[i], 0, 0, 0, 77}, part...))
+			continue
+		}
+		f := packet(from, to, protocol, part)
+		binary.BigEndian.PutUint16(f[4:], 77)
+		binary.BigEndian.PutUint16(f[6:], []uint16{0x2000, 1}[i])
+		binary.BigEndian.PutUint16(f[10:], 0)
+		binary.BigEndian.PutUint16(f[10:], sum(f[:20]))
+		out[i] = f
+	}
+	return out
+}
+
+func addressOf(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 func transportSum(from, to netip.Addr, protocol byte, b []byte) uint16 {

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -51,7 +52,7 @@ func TestWhatATunnelCarries(t *testing.T) {
 	w := newWorld(t)
 	own := director.rip(false)
 	for _, at := range []netip.AddrPort{netip.AddrPortFrom(vip4, 9000), netip.AddrPortFrom(vip4, 9001), netip.AddrPortFrom(vip6, 9000),
-		netip.AddrPortFrom(own, 9000)} {
+		netip.AddrPortFrom(vip6, 9001), netip.AddrPortFrom(own, 9000)} {
 		w.echo(at)
 	}
 	const text = "is anybody there?"
@@ -65,6 +66,8 @@ func TestWhatATunnelCarries(t *testing.T) {
 	gre4 := []byte{0, 0, 0x08, 0x00}
 	narrow := guarded()
 	narrow.Services = []Service{{VIP: vip4, Protocol: 17, Port: 9000}}
+	narrow6 := guarded()
+	narrow6.Services = []Service{{VIP: vip6, Protocol: 17, Port: 9000}}
 	tests := []struct {
 		name    string
 		desired Desired
@@ -95,6 +98,34 @@ func TestWhatATunnelCarries(t *testing.T) {
 			counts: map[string]uint64{Decapsulated: 1, NotToServices: 1}},
 		{name: "to a VIP without services", desired: narrow, send: func() { w.send(director, "ip6:41", nil, to(vip6, 9000)) }, v6: true, want: true,
 			counts: map[string]uint64{Decapsulated: 1}},
+		{name: "to a service, in fragments", desired: narrow, send: func() {
+			for _, f := range fragments(to(vip4, 9000)) {
+				w.send(director, "ip4:4", nil, f)
+			}
+		}, want: true, counts: map[string]uint64{Decapsulated: 2}},
+		{name: "to another port of the VIP, in fragments", desired: narrow, send: func() {
+			for _, f := range fragments(to(vip4, 9001)) {
+				w.send(director, "ip4:4", nil, f)
+			}
+		}, counts: map[string]uint64{Decapsulated: 2, NotToServices: 1}},
+		{name: "IPv6 to a service, in fragments", desired: narrow6, send: func() {
+			for _, f := range fragments(to(vip6, 9000)) {
+				w.send(director, "ip6:41", nil, f)
+			}
+		}, v6: true, want: true, counts: map[string]uint64{Decapsulated: 2}},
+		{name: "IPv6 to another port of the VIP", desired: narrow6, send: func() { w.send(director, "ip6:41", nil, to(vip6, 9001)) }, v6: true,
+			counts: map[string]uint64{Decapsulated: 1, NotToServices: 1}},
+		{name: "IPv6 to another port of the VIP, in fragments", desired: narrow6, send: func() {
+			for _, f := range fragments(to(vip6, 9001)) {
+				w.send(director, "ip6:41", nil, f)
+			}
+		}, v6: true, counts: map[string]uint64{Decapsulated: 2, NotToServices: 1}},
+		{name: "stranger, ip6ip6 behind a destination option", send: func() {
+			w.send(stranger, "ip6:60", []byte{41, 0, 1, 4, 0, 0, 0, 0}, to(vip6, 9000)) // PadN
+		}, v6: true, counts: map[string]uint64{NotFromDirectors: 1}},
+		{name: "stranger, ip6ip6 behind a fragment header", send: func() {
+			w.send(stranger, "ip6:44", []byte{41, 0, 0, 0, 0, 0, 0, 7}, to(vip6, 9000)) // the first and last
+		}, v6: true, counts: map[string]uint64{NotFromDirectors: 1}},
 		{name: "IP in two tunnels", send: func() {
 			w.send(director, "ip4:4", nil, packet(from4.Addr(), vip4, 4, to(vip4, 9000)))
 		}, counts: map[string]uint64{Decapsulated: 1, NotFromDirectors: 1}},
@@ -146,6 +177,25 @@ func TestGUEIsNoWayPastTheFirewall(t *testing.T) {
 	}
 	if n := counted(t, g, guarded())[GUEWithoutIP]; n != 1 {
 		t.Errorf("counted %d", n)
+	}
+}
+
+// TestAFragmentIsNotTakenForGUE: where the kernel looks for the port of a later fragment of IPv6 there is
+// its flow label.
+func TestAFragmentIsNotTakenForGUE(t *testing.T) {
+	w := newWorld(t)
+	to := netip.AddrPortFrom(stranger.rip(true), 9000)
+	at, err := net.ListenPacket("udp", to.String())
+	must(t, err)
+	defer at.Close()
+	const text = "a datagram of somebody"
+	counted(t, New(), guarded())
+	for _, f := range fragments(datagram(netip.AddrPortFrom(stranger.own(true), 4000), to, text)) {
+		binary.BigEndian.PutUint16(f[2:], 6080)
+		w.send(stranger, "ip6:255", nil, f) // with a header of its own
+	}
+	if !hears(at, text, soon) {
+		t.Error("it does not arrive")
 	}
 }
 
@@ -312,11 +362,43 @@ func TestMSSOnTheWire(t *testing.T) {
 			if got := ask(5002); got != test.want {
 				t.Errorf("MSS %d, want %d", got, test.want)
 			}
-			lowered := counted(t, g, d)[MSSLowered] > 0
+			before := counted(t, g, d)[MSSLowered]
+			own, err := net.Dial("tcp", l.Addr().String())
+			must(t, err)
+			own.Close()
+			if after := counted(t, g, d)[MSSLowered]; after != before {
+				t.Errorf("the host's own connection counts %d", after-before)
+			}
+			lowered := before > 0
 			if lowered != (test.want < test.unguided) {
 				t.Errorf("counted as lowered: %t", lowered)
 			}
 		})
+	}
+}
+
+// TestMSSOfAServiceBehindADNAT is of one in a container: its answers are only forwarded.
+func TestMSSOfAServiceBehindADNAT(t *testing.T) {
+	w := newWorld(t)
+	var l net.Listener
+	w.at(stranger, func() (err error) {
+		l, err = net.Listen("tcp", netip.AddrPortFrom(stranger.own(false), 8080).String())
+		return err
+	})
+	defer l.Close()
+	nft(t, fmt.Sprintf("table ip nat {\n chain pre {\n type nat hook prerouting priority -100; ip daddr %s tcp dport 80 dnat to %s:8080\n }\n}", vip4, stranger.own(false)))
+	defer nft(t, "delete table ip nat")
+	raw := w.socket(client, "ip4:6", client.own(false).String())
+	ask := func(port uint16) uint16 {
+		w.send(director, "ip4:4", nil, syn(netip.AddrPortFrom(client.own(false), port), netip.AddrPortFrom(vip4, 80)))
+		return synAckMSS(t, raw, port)
+	}
+	if got := ask(5001); got != 1460 {
+		t.Errorf("without the guard: MSS %d", got)
+	}
+	counted(t, New(), guarded())
+	if got := ask(5002); got != 1440 {
+		t.Errorf("MSS %d, want 1440", got)
 	}
 }
 
