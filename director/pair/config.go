@@ -47,11 +47,12 @@ type Config struct {
 	// may block: only the next call waits for it.
 	OnRole func(Role)
 
-	// OnHandover, if set, is called twice at a handover, also at that of a
-	// director that stops: while the VIPs are still here, and again when they
-	// are off their devices and the standby has not been told to take them.
-	// So the standby can learn of the flows under way. It must return when
-	// ctx ends, which is soon the second time.
+	// OnHandover, if set, is called at a handover, also at that of a director
+	// that stops: twice while the VIPs are still here, and again when they are
+	// off their devices and the standby has not been told to take them. So the
+	// standby can learn of the flows under way: of all, of those that came up
+	// meanwhile, of the last. It must return when ctx ends: within a second,
+	// and the last time within a tenth of Dead.
 	OnHandover func(ctx context.Context)
 
 	// OnPeer, if set, is told that the other director is there: for the first

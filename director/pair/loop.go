@@ -243,7 +243,7 @@ func (l *loop) act(action election.Action) {
 	case election.Release:
 		o := order{kind: orderRelease}
 		if action.Handover && l.cfg.OnHandover != nil {
-			o.handover, o.within = l.cfg.OnHandover, l.timing.dead/2
+			o.handover, o.within = l.cfg.OnHandover, l.timing.dead/10 // nobody has the VIPs meanwhile
 		}
 		l.holder.order(o)
 	case election.Announce:
@@ -354,6 +354,7 @@ func (l *loop) prepare(do func(*loop)) {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(l.inner, prepareFor)
 		defer cancel()
+		told(ctx)
 		told(ctx)
 		l.p.post(l.inner, func(l *loop) {
 			l.preparing = false
