@@ -106,7 +106,7 @@ settings() { on "$1" sysctl -n net.ipv4.vs.{conn_reuse_mode,expire_nodest_conn} 
 found='1 0 0 1' wanted='3 1 1 2'
 are() { [ "$(settings "$1")" = "$2" ]; }
 
-measure() { start client requests lab client --every 20ms --timeout 1s "$LAB_VIP:80"; }
+measure() { start client requests lab client --every 50ms --timeout 1s "$LAB_VIP:80"; }
 # served ends the measurement: the client was never without an answer for a third of the VIP's lease, which it would
 # have to wait for had the VIP been dropped.
 served() {
@@ -160,7 +160,7 @@ says 'kernel setting had been changed, set again" key=net.ipv4.conf.all.arp_anno
 wait_for $patience programmed vs "$full"
 stop vs_bk director
 wait_for $patience holder vs
-start vs table sh -c 'while ipvsadm -S -n | grep -c .; do sleep 0.1; done'
+start vs table sh -c 'while ipvsadm -S -n | grep -c .; do sleep 0.3; done'
 measure
 sleep 1
 by vs systemctl kill -s KILL lvs-director
