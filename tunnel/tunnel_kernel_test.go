@@ -179,29 +179,39 @@ func TestTheAddressesCanBeUsed(t *testing.T) {
 	}
 }
 
-// A device that the kernel has no fallback for is made, known as ours, and removed; the kind of device does not matter.
+// A device that the kernel has no fallback for is made, known as ours, made again when somebody deletes it, and removed.
+// The kind does not matter for that, and no kind of tunnel can be had here without its fallback device.
 func TestADeviceThatIsMade(t *testing.T) {
-	real := devices[0]
-	devices[0].kind = "dummy"
-	devices[0].name = "lvs.0" // a name may hold a dot
-	made := devices[0]
-	t.Cleanup(func() { devices[0] = real })
-	path := filepath.Join(t.TempDir(), "tunnel.json")
-	k := rtnetlink{}
-	must(t, made.make(k))
-	must(t, made.make(k)) // it is there
-	l, found, err := k.link(made.name)
-	if err != nil || !found || !l.marked || l.kind != "dummy" || l.up {
-		t.Errorf("%+v, %v, %v", l, found, err)
+	real := tunl0
+	tunl0 = device{"lvs.0", "dummy", "dummy", "CONFIG_DUMMY"} // a name may hold a dot
+	devices[0] = tunl0
+	t.Cleanup(func() { tunl0, devices[0] = real, real })
+	tunnel := testTunnel(t)
+	want := []Change{{"lvs.0", "missing", "present", false}, {"lvs.0", "down", "up", false}, {"10.0.0.50/32 on lvs.0", "absent", "present", false}}
+	if diff := cmp.Diff(want, apply(t, tunnel, "10.0.0.50").Changes); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
-	if report, err := Undo(t.Context(), path); err != nil || len(report.Changes) != 1 || report.Changes[0] != (Change{made.name, "down", "removed", false}) {
-		t.Errorf("%+v, %v", report, err)
+	if l, _, err := (rtnetlink{}).link("lvs.0"); err != nil || !l.marked {
+		t.Errorf("%+v, %v", l, err)
 	}
-	if _, found, err := k.link(made.name); found || err != nil {
-		t.Errorf("still there: %v", err)
-	}
-	if err := k.addLink("lvs.0", "nonsense"); err != errNoKind {
+	must(t, tunl0.make(rtnetlink{})) // it is there already
+	if err := (rtnetlink{}).addLink("lvs.1", "nonsense"); err != errNoKind {
 		t.Errorf("a kind that no kernel has: %v", err)
+	}
+	reports := kept(t, tunnel, "10.0.0.50")
+	time.Sleep(300 * time.Millisecond)
+	begin := time.Now()
+	must(t, netlink.LinkDel(byName(t, "lvs.0")))
+	for {
+		select {
+		case r := <-reports:
+			if len(r.Held) == 1 {
+				t.Logf("device deleted: repaired after %v: %v", time.Since(begin).Round(time.Millisecond), r.Changes)
+				return
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("not repaired after 20 s")
+		}
 	}
 }
 
