@@ -127,9 +127,6 @@ func (d device) make(k kernel) error {
 var errNoKind = errors.New("unknown kind of device")
 
 func (p *planner) originOf(d device, l link, loaded bool) origin {
-	if l.marked {
-		return origin{Made: true}
-	}
 	return origin{Loaded: loaded, Index: l.index, Up: l.up, MTU: l.mtu, Protocol: l.protocol, Addresses: p.foreign(d, nil)}
 }
 

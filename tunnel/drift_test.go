@@ -182,3 +182,31 @@ func TestWhatIsAFight(t *testing.T) {
 		}
 	})
 }
+
+// What is broken and, for a fight, not put right now is not held.
+func TestWhatIsBrokenIsNotHeld(t *testing.T) {
+	t.Parallel()
+	for name, breakIt := range map[string]func(*fake){
+		"down":    func(f *fake) { f.setUp(f.links["ip6tnl0"].link, false) },
+		"mode":    func(f *fake) { f.setProtocol(f.links["ip6tnl0"].link, 41) },
+		"address": func(f *fake) { f.links["ip6tnl0"].addresses = nil },
+		"port":    func(f *fake) { clear(f.fou) },
+		"gone":    func(f *fake) { clear(f.links) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				host := newFake()
+				tunnel := newTunnel(host, host)
+				for n := range bouts + 2 {
+					report, err := tunnel.Apply(t.Context(), desired("10.0.0.50/6/gue:6080"))
+					must(t, err)
+					if want := n <= bouts; (len(report.Held) == 1) != want || (len(report.Alarms) == 0) != (n < bouts) {
+						t.Errorf("bout %d: %+v", n, report)
+					}
+					breakIt(host)
+				}
+			})
+		})
+	}
+}

@@ -328,7 +328,7 @@ func TestWatchSurvivesAnOverflow(t *testing.T) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	add(3000) // while nobody takes a call
+	add(500) // while nobody takes a call
 	for overflow := false; !overflow; {
 		select {
 		case <-calls:

@@ -88,6 +88,12 @@ func TestUndoLeavesWhatOthersChanged(t *testing.T) {
 			want: "ip6tnl0 ip6tnl up mtu 1000 ip6ip6\n",
 		},
 		{
+			name: "somebody has set an MTU that we had no need to", desired: "10.0.0.50/gre",
+			host:   func(f *fake) { f.have("gre0", "gre", true) },
+			person: func(f *fake) { f.setMTU(f.links["gre0"].link, minIPv6) },
+			want:   "gre0 gre up mtu 1280\n",
+		},
+		{
 			name: "somebody has taken all of it away", host: func(f *fake) { f.have("tunl0", "ipip", false) }, desired: "10.0.0.50 10.0.0.50/gue:6080 10.0.0.50/6",
 			person: func(f *fake) { clear(f.links); clear(f.fou) },
 		},
