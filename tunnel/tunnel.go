@@ -102,13 +102,15 @@ func (t *Tunnel) Apply(ctx context.Context, desired Desired) (Report, error) {
 		sound, w, problems := judge(desired.Receivers, s)
 		p := diff(s, w, t.record, t.kernel.marks())
 		t.settle(p.holds)
-		report.note(p.notes)
 		if broken == nil {
 			broken = t.keep(p.record)
 		}
-		if steps := t.due(p.steps, now); broken == nil && len(steps) > 0 {
-			failed = append(failed, t.run(ctx, steps, &report)...)
-			continue // what a device is shows only when it is there, and whether a change took only now
+		if broken == nil {
+			report.note(p.notes)
+			if steps := t.due(p.steps, now); len(steps) > 0 {
+				failed = append(failed, t.run(ctx, steps, &report)...)
+				continue // what a device is shows only when it is there, and whether a change took only now
+			}
 		}
 		for _, r := range sound {
 			if s.holds(r) {
