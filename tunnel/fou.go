@@ -52,7 +52,7 @@ func parsePort(m []byte) (p port, gue bool, err error) {
 	if len(m) < nl.SizeofGenlmsg {
 		return port{}, false, fmt.Errorf("FOU message of %d bytes", len(m))
 	}
-	attrs, err := nl.ParseRouteAttr(m[nl.SizeofGenlmsg:])
+	attrs, err := attributes(m[nl.SizeofGenlmsg:])
 	if err != nil {
 		return port{}, false, fmt.Errorf("FOU message: %w", err)
 	}

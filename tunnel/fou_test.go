@@ -24,7 +24,7 @@ func TestParsePort(t *testing.T) {
 		"plain FOU":      {body: fouIPIP, port: port{false, 5555}},
 		"empty":          {err: "FOU message of 0 bytes"},
 		"no port":        {body: fouGUE[:12], err: "FOU message without a port"},
-		"half attribute": {body: fouGUE[:6], err: "FOU message without a port"},
+		"half attribute": {body: fouGUE[:6], err: "FOU message: invalid argument"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -41,6 +41,7 @@ func FuzzParsePort(f *testing.F) {
 	f.Add(fouGUE)
 	f.Add(fou6GUE)
 	f.Add(fouIPIP)
+	f.Add(append(fouGUE[:4:4], 6, 0, 1, 0, 0x17, 0xc0)) // not filled up
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if p, _, err := parsePort(body); err == nil && p.Number == 0 {
 			t.Errorf("no port, no error: %x", body)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -157,7 +158,7 @@ func parseAddress(m []byte) (address, error) {
 		return address{}, fmt.Errorf("address message of %d bytes", len(m))
 	}
 	head := nl.DeserializeIfAddrmsg(m)
-	attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
+	attrs, err := attributes(m[unix.SizeofIfAddrmsg:])
 	if err != nil {
 		return address{}, fmt.Errorf("address message: %w", err)
 	}
@@ -182,6 +183,11 @@ func parseAddress(m []byte) (address, error) {
 	}
 	a.auto = ip.Is6() && (ip.IsLinkLocalUnicast() || compatible.Contains(ip))
 	return a, nil
+}
+
+// attributes fills the last one up to where the next would be: the library reads so far.
+func attributes(b []byte) ([]syscall.NetlinkRouteAttr, error) {
+	return nl.ParseRouteAttr(append(b[:len(b):len(b)], make([]byte, -len(b)&(unix.RTA_ALIGNTO-1))...))
 }
 
 func (rtnetlink) addAddress(l link, p netip.Prefix) error {

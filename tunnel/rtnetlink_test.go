@@ -84,6 +84,7 @@ func FuzzParseAddress(f *testing.F) {
 	f.Add(newAddr4Peer)
 	f.Add(newAddr6)
 	f.Add(newAddr4[:13])
+	f.Add(append(newAddr4[:8:8], 5, 0, 11, 0, 0x6c)) // not filled up
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if a, err := parseAddress(body); err == nil && !a.prefix.IsValid() {
 			t.Errorf("an invalid prefix without an error from %x", body)
