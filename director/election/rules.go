@@ -346,14 +346,14 @@ func (s *step) goodbye() {
 // leave begins to give the VIPs to the standby: the kernel lets them go, the
 // standby is told until it is active.
 func (s *step) leave(why string, stop bool) {
-	s.leaving = departure{on: true, stop: stop, giveUpAt: s.now + s.departEnd()}
+	s.leaving = departure{on: true, stop: stop, giveUpAt: s.now + departFor}
 	s.become(Standby, why+": giving the VIPs to the standby")
 	s.do(Release{Handover: true})
 }
 
-// departEnd is how long a departure waits for the kernel, and then for the
-// standby.
-func (s *step) departEnd() time.Duration { return 4 * s.cfg.confirm() }
+// departFor is how long a departure waits for the kernel, and then for the
+// standby. They need milliseconds, whatever the timing of the heartbeat.
+const departFor = 300 * time.Millisecond
 
 // depart carries a departure on.
 func (s *step) depart(ev Event) {
@@ -361,7 +361,7 @@ func (s *step) depart(ev Event) {
 	switch ev := ev.(type) {
 	case Withdrawn:
 		if ev.Err == "" {
-			l.released, l.giveUpAt, l.resendAt = true, s.now+s.departEnd(), s.now
+			l.released, l.giveUpAt, l.resendAt = true, s.now+departFor, s.now
 		} else {
 			l.giveUpAt = s.now // the lease will end what the kernel would not
 		}

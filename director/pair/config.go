@@ -52,11 +52,11 @@ type Config struct {
 	// off their devices and the standby has not been told to take them. So the
 	// standby can learn of the flows under way: of all, of those that came up
 	// meanwhile, of the last. It must return when ctx ends: within a second,
-	// and the last time within a tenth of Dead.
+	// and the last time within 20 ms.
 	OnHandover func(ctx context.Context)
 
 	// OnPeer, if set, is told that the other director is there: for the first
-	// time, or again after a restart or a silence of Dead. It must not block.
+	// time, or again after a restart or a long silence. It must not block.
 	OnPeer func()
 
 	// AskWitnesses, if set, asks registered real servers whether they reach

@@ -243,7 +243,7 @@ func (l *loop) act(action election.Action) {
 	case election.Release:
 		o := order{kind: orderRelease}
 		if action.Handover && l.cfg.OnHandover != nil {
-			o.handover, o.within = l.cfg.OnHandover, l.timing.dead/10 // nobody has the VIPs meanwhile
+			o.handover, o.within = l.cfg.OnHandover, lastWords
 		}
 		l.holder.order(o)
 	case election.Announce:
@@ -311,6 +311,9 @@ func (l *loop) received(at *path, d *datagram) {
 	}
 }
 
+// missed is how long a peer may not have been heard and know every flow.
+const missed = time.Second
+
 // believed lets the election hear a proven packet.
 func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	p := &l.packet
@@ -318,7 +321,7 @@ func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	if !v.Newest {
 		return
 	}
-	if (p.Incarnation != l.peer.Incarnation || l.now()-l.heardAt > l.timing.dead) && l.cfg.OnPeer != nil {
+	if (p.Incarnation != l.peer.Incarnation || l.now()-l.heardAt > max(l.timing.dead, missed)) && l.cfg.OnPeer != nil {
 		l.cfg.OnPeer()
 	}
 	l.peer, l.heardAt = *p, l.now()
@@ -340,8 +343,12 @@ func (l *loop) believed(at *path, v heartbeat.Verdict) {
 	}
 }
 
-// prepareFor bounds the first call of OnHandover.
-const prepareFor = time.Second
+// What the calls of OnHandover may take: those before the VIPs go, together,
+// and the last, while nobody has them.
+const (
+	prepareFor = time.Second
+	lastWords  = 20 * time.Millisecond
+)
 
 // prepare lets an active director do what a handover needs, and do then.
 func (l *loop) prepare(do func(*loop)) {
