@@ -59,16 +59,17 @@ func byIPIP(vips ...netip.Addr) (all []tunnel.Receiver) {
 	return all
 }
 
-// newGuardedHost is this namespace's kernel, without a guard's table before and after.
+// newGuardedHost is this namespace's kernel. What it builds goes with the test.
 func newGuardedHost(t *testing.T) kernelHost {
 	t.Helper()
 	h := newKernelHost(t.TempDir())
-	remove := func() {
-		_, err := h.guard.Remove(context.Background())
+	t.Cleanup(func() {
+		_, err := h.tunnel.Apply(context.Background(), tunnel.Desired{})
 		must(t, err)
-	}
-	remove()
-	t.Cleanup(remove)
+		_, err = h.guard.Remove(context.Background())
+		must(t, err)
+		h.settings.Apply(nil)
+	})
 	return h
 }
 
