@@ -8,8 +8,12 @@ patience=30
 state() {
 	on "$1" sh -c '
 		ip -o link; ip -o address; ip route show table all; ip -6 route show table all; ip rule; nft list ruleset
-		sysctl -a 2>/dev/null | grep -E "^net\.ipv[46]\.conf\."' | sed 's/ tentative//'
+		sysctl -a 2>/dev/null | grep -E "^net\.ipv[46]\.conf\."'
 }
+# The first time a device is up, the kernel gives it a queue and IPv6 settings, and leaves them there.
+on rs1 sh -c 'ip link set tunl0 up; ip link set tunl0 down'
+settled() { [ -z "$(on rs1 ip -6 address show tentative)" ]; }
+wait_for 10 settled
 before=$(state rs1)
 
 cluster
