@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"director/api":            {"director/api/ui", "director/client", "director/trust"},
 	"director": {"director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair",
 		"director/registry", "director/trust", "director/witness", "httpcheck"},
-	"agent":            {"director/client", "director/trust", "director/witness", "httpcheck", "sysctl", "tunnel"},
+	"agent":            {"director/client", "director/trust", "director/witness", "httpcheck", "sysctl", "tunnel", "tunnel/guard"},
 	"cmd/lvs-director": {"director", "director/api", "director/client", "director/config", "director/election", "director/ipvs", "director/pair", "director/trust", "director/tuning", "director/vip", "sysctl"},
 	"cmd/lvs-agent":    {"agent"},
 }

@@ -59,6 +59,7 @@ type Agent struct {
 	since   map[string]time.Time
 	changes uint64
 	recent  []Change
+	refused refusals
 
 	mu      sync.Mutex // guards what follows
 	status  Status
@@ -79,7 +80,7 @@ func New(opts Options) (*Agent, error) {
 		}
 		directors = append(directors, c)
 	}
-	a := assemble(opts, address, newKernelHost(settingsFile), directors, probeLocally)
+	a := assemble(opts, address, newKernelHost(folder), directors, probeLocally)
 	a.listen = func() (witness.Conn, error) { return witness.Listen(netip.AddrPortFrom(address, witness.Port)) }
 	return a, nil
 }
@@ -160,11 +161,13 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) work(ctx context.Context) {
 	a.turn(ctx, false)
 	var tasks sync.WaitGroup
-	tasks.Go(func() {
-		if err := a.host.watch(ctx, func() { nudge(a.drifts) }); err != nil {
-			a.opts.Log.Warn("the kernel's notifications are lost: changes are seen within a second instead", "err", err)
-		}
-	})
+	for _, watch := range a.host.watchers() {
+		tasks.Go(func() {
+			if err := watch(ctx, func() { nudge(a.drifts) }); err != nil {
+				a.opts.Log.Warn("the kernel's notifications are lost: changes are seen within a second instead", "err", err)
+			}
+		})
+	}
 	for _, r := range a.registrars {
 		tasks.Go(func() { r.run(ctx) })
 	}
@@ -201,8 +204,8 @@ func (a *Agent) loop(ctx context.Context) {
 	}
 }
 
-// turn brings everything up to what is known now. The host is looked at if examine is set or the VIPs
-// changed.
+// turn brings everything up to what is known now. The host is looked at if examine is set or something else
+// is wanted of it.
 func (a *Agent) turn(ctx context.Context, examine bool) {
 	standings := make([]standing, len(a.registrars))
 	answers := make([]*client.Answer, len(a.registrars))
@@ -211,15 +214,21 @@ func (a *Agent) turn(ctx context.Context, examine bool) {
 		answers[i] = standings[i].answer
 	}
 	before := a.wanted
-	a.wanted = merge(answers)
+	a.wanted = merge(answers, a.address)
+	a.wanted.directors = a.directorAddresses()
 	if !slices.Equal(before.differences, a.wanted.differences) {
 		for _, d := range a.wanted.differences {
 			a.opts.Log.Warn("the directors differ", "reason", d)
 		}
 	}
 	known := slices.ContainsFunc(answers, func(c *client.Answer) bool { return c != nil })
-	if known && (examine || !a.side.applied || !slices.Equal(before.vips, a.wanted.vips)) {
-		a.applySide(ctx)
+	changed := !a.side.applied || !slices.Equal(before.receivers, a.wanted.receivers) || !slices.Equal(before.directors, a.wanted.directors)
+	if known && (examine || changed) {
+		message := "tunnel side repaired"
+		if changed {
+			message = "tunnel side built"
+		}
+		a.applySide(ctx, message)
 	}
 	targets := map[string]target{}
 	for name, d := range a.wanted.services {
@@ -233,18 +242,19 @@ func (a *Agent) turn(ctx context.Context, examine bool) {
 	}
 }
 
-func (a *Agent) applySide(ctx context.Context) {
+// applySide logs what it changed under the message.
+func (a *Agent) applySide(ctx context.Context, message string) {
 	before := a.side
-	s, changes := a.host.apply(ctx, a.wanted.vips, a.address)
+	s, changes := a.host.apply(ctx, a.wanted.receivers, a.wanted.directors, a.address)
 	if ctx.Err() != nil {
 		return // it was cut short
 	}
+	if s.guard.counters == nil {
+		s.guard.counters = before.guard.counters
+	}
 	a.side, a.looked = s, time.Now()
+	a.refused.look(s.guard.counters, a.looked, a.opts.Log)
 	for _, c := range changes {
-		message := "tunnel side repaired"
-		if !before.applied {
-			message = "tunnel side built"
-		}
 		a.opts.Log.Info(message, "what", c.what, "old", c.old, "new", c.new)
 		a.changes++
 		a.recent = slices.Insert(a.recent, 0, Change{At: a.looked, What: c.what, Old: c.old, New: c.new})
@@ -268,7 +278,8 @@ func (a *Agent) publish(standings []standing) {
 		a.board.write(reg)
 	}
 	s := a.status // only this goroutine writes it
-	s.Tunnel = TunnelStatus{OK: a.side.ok(), VIPs: a.side.held, Problems: a.side.problems, Changes: a.changes, Recent: slices.Clone(a.recent)}
+	s.Tunnel = TunnelStatus{OK: a.side.ok(), VIPs: a.side.vips(), Problems: a.side.problems, Changes: a.changes, Recent: slices.Clone(a.recent)}
+	s.Guard = a.side.guard.status()
 	s.Directors, s.Services, s.Differences = nil, nil, a.wanted.differences
 	registered, ready := 0, 0
 	for i, r := range a.registrars {

@@ -7,18 +7,35 @@ import (
 
 	"lvstun/director/client"
 	"lvstun/httpcheck"
+	"lvstun/tunnel"
+	"lvstun/tunnel/guard"
 )
 
 // side is how the tunnel side stands.
 type side struct {
-	applied  bool         // it was looked at since the directors said what they want
-	held     []netip.Addr // VIPs in place on a device that is up
-	settings bool         // every setting that IPv4 VIPs need holds
-	problems []string
+	applied  bool              // it was looked at since the directors said what they want
+	held     []tunnel.Receiver // by which packets come in, with every kernel setting that they need
+	guard    guardSide
+	problems []string // first those that keep packets from coming in
+}
+
+// guardSide is how the guard stands. What is wrong with it keeps no packet from coming in.
+type guardSide struct {
+	counters []guard.Counter // as last seen; none before the first time
+	problem  string
 }
 
 // ok reports whether nothing is wrong with the tunnel side.
 func (s side) ok() bool { return s.applied && len(s.problems) == 0 }
+
+// vips are those that packets come in for, each once.
+func (s side) vips() []netip.Addr {
+	var all []netip.Addr
+	for _, r := range s.held { // sorted by VIP
+		all = append(all, r.VIP)
+	}
+	return slices.Compact(all)
+}
 
 // verdict is what the checks of a service add up to.
 type verdict struct {
@@ -66,25 +83,18 @@ func decide(name string, w wanted, address netip.Addr, s side, v verdict) (clien
 
 // obstacle is what keeps packets of service d from arriving, "" if nothing does.
 func obstacle(d client.ServiceDefinition, address netip.Addr, s side) string {
-	if d.Encapsulation.Type != "ipip" {
-		return fmt.Sprintf("the service wants encapsulation %s: this agent builds ipip only", d.Encapsulation.Type)
-	}
-	if !d.VIP.IsValid() {
+	r, ok := receiver(d, address)
+	switch {
+	case !ok:
 		return ""
-	}
-	if d.VIP.Is4() != address.Is4() {
-		return fmt.Sprintf("the VIP %s and this real server's address %s are of different families: the tunnel needs one", d.VIP, address)
-	}
-	if !s.applied {
+	case !s.applied:
 		return "tunnel side: not built yet"
+	case slices.Contains(s.held, r):
+		return ""
+	case len(s.problems) > 0:
+		return "tunnel side: " + s.problems[0]
 	}
-	if !slices.Contains(s.held, d.VIP) || d.VIP.Is4() && !s.settings {
-		if len(s.problems) > 0 {
-			return "tunnel side: " + s.problems[0]
-		}
-		return fmt.Sprintf("tunnel side: %s is not in place", d.VIP)
-	}
-	return ""
+	return fmt.Sprintf("tunnel side: %s is not in place", r)
 }
 
 // report is the registration that says all of it.

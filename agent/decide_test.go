@@ -8,14 +8,15 @@ import (
 
 	"lvstun/director/client"
 	"lvstun/httpcheck"
+	"lvstun/tunnel"
 )
 
 var rip = netip.MustParseAddr("192.168.1.100")
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
-	vip := netip.MustParseAddr("10.0.0.50")
-	built := side{applied: true, held: []netip.Addr{vip}, settings: true}
+	held := []tunnel.Receiver{{VIP: netip.MustParseAddr("10.0.0.50"), RIP: rip, Type: tunnel.IPIP}}
+	built := side{applied: true, held: held}
 	up := verdict{state: httpcheck.Up}
 	tests := []struct {
 		name   string
@@ -30,26 +31,34 @@ func TestDecide(t *testing.T) {
 		{name: "failing, not down yet", side: built, check: verdict{reason: "refused"}, state: client.Down, reason: "checking: refused"},
 		{name: "check down", side: built, check: verdict{state: httpcheck.Down, reason: "refused"}, state: client.Down, reason: "refused"},
 		{name: "not built", check: up, state: client.Down, reason: "tunnel side: not built yet"},
-		{name: "VIP missing", side: side{applied: true, settings: true}, check: up, state: client.Down, reason: "tunnel side: 10.0.0.50 is not in place"},
+		{name: "VIP missing", side: side{applied: true}, check: up, state: client.Down, reason: "tunnel side: 10.0.0.50 by ipip over IPv4 is not in place"},
 		{
-			name: "VIP missing, and why", side: side{applied: true, settings: true, problems: []string{"kernel module ipip is missing"}}, check: up,
+			name: "VIP missing, and why", side: side{applied: true, problems: []string{"kernel module ipip is missing"}}, check: up,
 			state: client.Down, reason: "tunnel side: kernel module ipip is missing",
 		},
 		{
-			name: "a setting cannot be set", side: side{applied: true, held: []netip.Addr{vip}, problems: []string{"read-only"}}, check: up,
+			name: "a setting cannot be set", side: side{applied: true, problems: []string{"read-only"}}, check: up,
 			state: client.Down, reason: "tunnel side: read-only",
 		},
 		{
-			name: "a problem of another VIP", side: side{applied: true, held: []netip.Addr{vip}, settings: true, problems: []string{"ip6_tunnel is missing"}}, check: up,
+			name: "a problem of another VIP", side: side{applied: true, held: held, problems: []string{"ip6_tunnel is missing"}}, check: up,
 			state: client.Ready,
 		},
 		{
-			name: "another encapsulation", change: func(d *client.ServiceDefinition) { d.Encapsulation.Type = "gue" }, side: built, check: up,
-			state: client.Down, reason: "the service wants encapsulation gue: this agent builds ipip only",
+			name: "a host without nftables", side: side{applied: true, held: held, guard: guardSide{problem: "no nftables"}, problems: []string{"no nftables"}}, check: up,
+			state: client.Ready,
 		},
 		{
-			name: "another family", change: func(d *client.ServiceDefinition) { d.VIP = netip.MustParseAddr("2001:db8::50") }, side: built, check: up,
-			state: client.Down, reason: "the VIP 2001:db8::50 and this real server's address 192.168.1.100 are of different families: the tunnel needs one",
+			name: "another encapsulation than held", change: func(d *client.ServiceDefinition) { d.Encapsulation = client.Encapsulation{Type: "gue", Port: 6080} }, side: built, check: up,
+			state: client.Down, reason: "tunnel side: 10.0.0.50 by gue to port 6080 over IPv4 is not in place",
+		},
+		{
+			name: "gue", change: func(d *client.ServiceDefinition) { d.Encapsulation = client.Encapsulation{Type: "gue", Port: 6080} },
+			side: side{applied: true, held: []tunnel.Receiver{{VIP: netip.MustParseAddr("10.0.0.50"), RIP: rip, Type: tunnel.GUE, Port: 6080}}}, check: up, state: client.Ready,
+		},
+		{
+			name: "another family", change: func(d *client.ServiceDefinition) { d.VIP = netip.MustParseAddr("2001:db8::50") },
+			side: side{applied: true, held: []tunnel.Receiver{{VIP: netip.MustParseAddr("2001:db8::50"), RIP: rip, Type: tunnel.IPIP}}}, check: up, state: client.Ready,
 		},
 		{name: "a firewall mark without a VIP", change: func(d *client.ServiceDefinition) { d.VIP = netip.Addr{} }, check: up, state: client.Ready},
 		{name: "another service", change: func(d *client.ServiceDefinition) { d.Name = "DNS" }, side: built, check: up, state: client.Down, reason: "no director has said what this service is"},
@@ -72,8 +81,8 @@ func TestDecide(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	t.Parallel()
-	w := merge([]*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/"))})
-	s := side{applied: true, held: w.vips, settings: true, problems: []string{"something small"}}
+	w := merge([]*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/"))}, rip)
+	s := side{applied: true, held: w.receivers, problems: []string{"something small"}}
 	got := report([]string{"HTTP", "DNS"}, 10, rip, 42, w, s, map[string]verdict{"HTTP": {state: httpcheck.Up}})
 	want := client.Registration{
 		Address: rip, Session: 42,

@@ -15,6 +15,7 @@ import (
 	"lvstun/director/client"
 	"lvstun/director/trust"
 	"lvstun/httpcheck"
+	"lvstun/tunnel"
 )
 
 var errDead = errors.New("connection refused")
@@ -89,32 +90,43 @@ func (d *fakeDirector) states() []string {
 	return slices.Compact(all)
 }
 
-// fakeHost holds whatever VIPs it is asked for, unless it is broken.
+// fakeHost holds whatever receivers it is asked for, unless it is broken.
 type fakeHost struct {
-	mu       sync.Mutex
-	broken   string // a problem, or ""
-	held     []netip.Addr
-	applies  int
-	changed  func()
-	watchErr error
+	mu        sync.Mutex
+	broken    string // a problem, or ""
+	held      []tunnel.Receiver
+	directors []netip.Addr // that the guard was told of
+	guard     guardSide
+	applies   int
+	changed   func()
+	watchErr  error
 }
 
-func (h *fakeHost) apply(_ context.Context, vips []netip.Addr, _ netip.Addr) (side, []change) {
+func (h *fakeHost) apply(_ context.Context, receivers []tunnel.Receiver, directors []netip.Addr, _ netip.Addr) (side, []change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.applies++
+	h.directors = slices.Clone(directors)
+	s := side{applied: true, guard: h.guard}
 	if h.broken != "" {
-		return side{applied: true, problems: []string{h.broken}}, nil
+		s.problems = []string{h.broken}
+		return s, nil
 	}
 	var changes []change
-	for _, v := range vips {
-		if !slices.Contains(h.held, v) {
-			changes = append(changes, change{v.String(), "absent", "present"})
+	for _, r := range receivers {
+		if !slices.Contains(h.held, r) {
+			changes = append(changes, change{r.VIP.String(), "absent", "present"})
 		}
 	}
-	h.held = slices.Clone(vips)
-	return side{applied: true, held: h.held, settings: true}, changes
+	h.held = slices.Clone(receivers)
+	s.held = h.held
+	if h.guard.problem != "" {
+		s.problems = []string{h.guard.problem}
+	}
+	return s, changes
 }
+
+func (h *fakeHost) watchers() []watcher { return []watcher{h.watch} }
 
 func (h *fakeHost) watch(ctx context.Context, changed func()) error {
 	h.mu.Lock()
@@ -136,7 +148,7 @@ func (h *fakeHost) set(change func(*fakeHost)) {
 func (h *fakeHost) read() (held string, applies int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return fmt.Sprint(h.held), h.applies
+	return fmt.Sprint(side{held: h.held}.vips()), h.applies
 }
 
 // web is the service that the agent checks; down says why it is, if it is.

@@ -12,6 +12,7 @@ import (
 
 	"lvstun/sysctl"
 	"lvstun/tunnel"
+	"lvstun/tunnel/guard"
 )
 
 // change is one thing on the host that was not as wanted and now is.
@@ -19,70 +20,102 @@ type change struct{ what, old, new string }
 
 // host is the kernel's side of the real server, as the main loop uses it.
 type host interface {
-	// apply brings the tunnel side of VIPs to what it should be, on a host whose own address is address.
-	apply(ctx context.Context, vips []netip.Addr, address netip.Addr) (side, []change)
-	// watch calls changed whenever something of it may have changed, until ctx ends.
-	watch(ctx context.Context, changed func()) error
+	// apply brings the tunnel side to what it should be: receivers, and a guard that lets only the directors
+	// use them.
+	apply(ctx context.Context, receivers []tunnel.Receiver, directors []netip.Addr, address netip.Addr) (side, []change)
+	// watchers call changed whenever something of it may have changed, until ctx ends.
+	watchers() []watcher
 }
 
-// settingsFile is where the originals of what the agent sets are recorded. Like the settings it ends with the boot.
-const settingsFile = "/run/lvstun/agent.sysctl.json"
+type watcher func(ctx context.Context, changed func()) error
+
+// Where the originals of what the agent changes are recorded, below folder. Like the changes they end with
+// the boot.
+const (
+	folder       = "/run/lvstun"
+	settingsFile = "agent.sysctl.json"
+	tunnelFile   = "agent.tunnel.json"
+)
 
 // kernelHost is the host's kernel, in the network namespace of this process.
 type kernelHost struct {
 	tunnel   *tunnel.Tunnel
 	settings *sysctl.Keeper
+	guard    *guard.Guard
 }
 
 var _ host = kernelHost{}
 
-// newKernelHost makes one that records in file what it sets. The main loop logs the changes.
-func newKernelHost(file string) kernelHost {
-	return kernelHost{tunnel.New(filepath.Join(filepath.Dir(file), "agent.tunnel.json")), sysctl.New(sysctl.Options{File: file, Log: slog.New(slog.DiscardHandler)})}
+// newKernelHost makes one that records in the folder what it changes. The main loop logs the changes.
+func newKernelHost(folder string) kernelHost {
+	return kernelHost{
+		tunnel.New(filepath.Join(folder, tunnelFile)),
+		sysctl.New(sysctl.Options{File: filepath.Join(folder, settingsFile), Log: slog.New(slog.DiscardHandler)}),
+		guard.New(),
+	}
 }
 
-func (kernelHost) watch(ctx context.Context, changed func()) error { return tunnel.Watch(ctx, changed) }
+func (kernelHost) watchers() []watcher { return []watcher{tunnel.Watch, guard.Watch} }
 
-// apply sets the ARP settings before it adds a VIP: for a moment, or for good where they cannot be set,
-// this host would otherwise answer ARP for a VIP on the directors' own network and take its traffic.
-func (h kernelHost) apply(ctx context.Context, vips []netip.Addr, address netip.Addr) (side, []change) {
-	s := side{applied: true, settings: true}
+// apply has the guard in place before a VIP and before a new director's packets. Without a guard, as on a
+// host without nftables, the rest is done: it serves as it did before there was one.
+func (h kernelHost) apply(ctx context.Context, receivers []tunnel.Receiver, directors []netip.Addr, address netip.Addr) (side, []change) {
+	device, found, err := tunnel.DeviceOf(address)
+	if err == nil && !found {
+		err = fmt.Errorf("no device of this host holds %s, the address in its token", address)
+	}
+	guarded, done := h.protect(ctx, guardOf(receivers, directors, mtuOf(device)))
+	s, changes := h.receive(ctx, receivers, device, err)
+	s.guard = guarded
+	if guarded.problem != "" {
+		s.problems = append(s.problems, guarded.problem)
+	}
+	return s, append(done, changes...)
+}
+
+func (h kernelHost) protect(ctx context.Context, desired guard.Desired) (guardSide, []change) {
+	report, err := h.guard.Apply(ctx, desired)
+	if err != nil {
+		return guardSide{problem: strings.Join(sentences(err), "; ")}, nil
+	}
 	var done []change
-	var settings []sysctl.Setting
-	if slices.ContainsFunc(vips, netip.Addr.Is4) {
-		device, found, err := tunnel.DeviceOf(address)
-		if err == nil && !found {
-			err = fmt.Errorf("no device of this host holds %s, the address in its token", address)
-		}
-		s.problems = append(s.problems, sentences(err)...)
-		s.settings = err == nil
-		arp := arpSettings(device)
-		settings = slices.Concat(arp, tunnelSettings())
-		report := h.settings.Apply(settings)
-		done = append(done, settingChanges(report)...)
-		if failing := unserved(report.Findings[:len(arp)]); len(failing) > 0 {
-			s.problems, s.settings = slices.Concat(s.problems, report.Problems, failing), false
-			return s, done
-		}
-	}
-	var desired tunnel.Desired
-	for _, vip := range vips {
-		desired.Receivers = append(desired.Receivers, tunnel.Receiver{VIP: vip, RIP: address, Type: tunnel.IPIP})
-	}
-	report, err := h.tunnel.Apply(ctx, desired)
 	for _, c := range report.Changes {
 		done = append(done, change{c.What, c.Old, c.New})
 	}
-	for _, r := range report.Held {
-		s.held = append(s.held, r.VIP)
+	return guardSide{counters: report.Counters}, done
+}
+
+// receive sets the ARP settings before it adds a VIP: for a moment, or for good where they cannot be set,
+// this host would otherwise answer ARP for a VIP on the directors' own network and take its traffic. The
+// device is the one of the own address; noDevice says why there is none.
+func (h kernelHost) receive(ctx context.Context, receivers []tunnel.Receiver, device string, noDevice error) (side, []change) {
+	s := side{applied: true, problems: sentences(noDevice)}
+	var arp []sysctl.Setting
+	if slices.ContainsFunc(receivers, func(r tunnel.Receiver) bool { return r.VIP.Is4() }) {
+		arp = arpSettings(device)
 	}
-	s.problems = slices.Concat(s.problems, sentences(err), report.Alarms)
-	if len(settings) > 0 { // once more: only now there must be a tunl0
-		report := h.settings.Apply(settings)
-		done = append(done, settingChanges(report)...)
-		failing := unserved(report.Findings)
-		s.problems = slices.Concat(s.problems, report.Problems, failing)
-		s.settings = s.settings && len(failing) == 0
+	settings := slices.Concat(arp, tunnelSettings(receivers))
+	before := h.settings.Apply(settings)
+	done := settingChanges(before)
+	if failing := unserved(before.Findings[:len(arp)]); len(failing) > 0 {
+		s.problems = slices.Concat(s.problems, before.Problems, failing)
+		return s, done
+	}
+	report, err := h.tunnel.Apply(ctx, tunnel.Desired{Receivers: receivers})
+	for _, c := range report.Changes {
+		done = append(done, change{c.What, c.Old, c.New})
+	}
+	after := h.settings.Apply(settings) // once more: only now there must be the tunnels' devices
+	done = append(done, settingChanges(after)...)
+	s.problems = slices.Concat(s.problems, sentences(err), report.Alarms, after.Problems, unserved(after.Findings))
+	serves := map[string]bool{}
+	for i, f := range after.Findings {
+		serves[settings[i].Key] = f.Serves()
+	}
+	for _, r := range report.Held {
+		if serves[tunnelSetting(r).Key] && (noDevice == nil || !r.VIP.Is4()) {
+			s.held = append(s.held, r)
+		}
 	}
 	return s, done
 }
@@ -124,14 +157,31 @@ func arpSettings(device string) []sysctl.Setting {
 	return all
 }
 
-// tunnelSettings let packets out of the tunnel in: their source is the client, the way to which is not
-// through tunl0. The kernel refuses them only if the larger of rp_filter on `all` and on tunl0 is
-// exactly 1, strict (net/ipv4/fib_frontend.c). So 2, loose, on tunl0 is right whatever `all` holds, and
-// `all` need not be weakened for the other devices. Loose asks for some route back to the client, and a
-// real server that answers it has one.
-func tunnelSettings() []sysctl.Setting {
-	return []sysctl.Setting{{Key: "net/ipv4/conf/tunl0/rp_filter", Value: "2", Severity: sysctl.Loss, Set: true,
-		Why: "the kernel drops what comes out of the tunnel, as the way back to the client is not through tunl0 (ip-sysctl.rst)"}}
+// tunnelSettings are those of the devices that the receivers' packets come out of, each once.
+func tunnelSettings(receivers []tunnel.Receiver) []sysctl.Setting {
+	var all []sysctl.Setting
+	for _, r := range receivers {
+		s := tunnelSetting(r)
+		if !slices.ContainsFunc(all, func(o sysctl.Setting) bool { return o.Key == s.Key }) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// tunnelSetting lets what comes out of the receiver's device in. The source of an IPv4 packet there is the
+// client, the way to which is not through that device. The kernel refuses it only if the larger of
+// rp_filter on `all` and on the device is exactly 1, strict (net/ipv4/fib_frontend.c). So 2, loose, on the
+// device is right whatever `all` holds, and `all` need not be weakened for the other devices. Loose asks
+// for some route back to the client, and a real server that answers it has one. For IPv6 there is no such
+// filter, but IPv6 may be disabled on the device.
+func tunnelSetting(r tunnel.Receiver) sysctl.Setting {
+	if r.VIP.Is6() {
+		return sysctl.Setting{Key: "net/ipv6/conf/" + r.Device() + "/disable_ipv6", Value: "0", Severity: sysctl.Loss, Set: true,
+			Why: "a device without IPv6 has no IPv6 address and takes no packet (ip-sysctl.rst)"}
+	}
+	return sysctl.Setting{Key: "net/ipv4/conf/" + r.Device() + "/rp_filter", Value: "2", Severity: sysctl.Loss, Set: true,
+		Why: "the kernel drops what comes out of the tunnel, as the way back to the client is not through " + r.Device() + " (ip-sysctl.rst)"}
 }
 
 // sentences are the lines of an error that joins several.

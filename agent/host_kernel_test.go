@@ -48,6 +48,31 @@ func addrOf(t *testing.T, text string) *netlink.Addr {
 	return a
 }
 
+// directors are those of every test.
+var directors = []netip.Addr{netip.MustParseAddr("192.168.7.1")}
+
+// byIPIP is the receivers of the VIPs on the host of most tests.
+func byIPIP(vips ...netip.Addr) (all []tunnel.Receiver) {
+	for _, vip := range vips {
+		all = append(all, tunnel.Receiver{VIP: vip, RIP: rip, Type: tunnel.IPIP})
+	}
+	return all
+}
+
+// newGuardedHost is this namespace's kernel. What it builds goes with the test.
+func newGuardedHost(t *testing.T) kernelHost {
+	t.Helper()
+	h := newKernelHost(t.TempDir())
+	t.Cleanup(func() {
+		_, err := h.tunnel.Apply(context.Background(), tunnel.Desired{})
+		must(t, err)
+		_, err = h.guard.Remove(context.Background())
+		must(t, err)
+		h.settings.Apply(nil)
+	})
+	return h
+}
+
 // lan is the device with the real server's address, under a name with a dot in it.
 const lan = "lan0.100"
 
@@ -64,13 +89,13 @@ func makeLAN(t *testing.T) {
 func TestWhatIsBrokenIsRepaired(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.50")
-	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
-	apply := func() (side, []change) { return h.apply(t.Context(), []netip.Addr{vip}, rip) }
+	h := newGuardedHost(t)
+	apply := func() (side, []change) { return h.apply(t.Context(), byIPIP(vip), directors, rip) }
 
 	for _, key := range []string{"all/rp_filter", "all/arp_ignore", "all/arp_announce", lan + "/arp_ignore", lan + "/arp_announce"} {
 		setting(t, key, map[bool]string{true: "1", false: "0"}[strings.HasSuffix(key, "rp_filter")])
 	}
-	if s, changes := apply(); !s.ok() || !s.settings || len(s.held) != 1 || len(changes) < 6 {
+	if s, changes := apply(); !s.ok() || len(s.held) != 1 || len(changes) < 6 {
 		t.Fatalf("from nothing: %+v, %v", s, changes)
 	}
 	if s, changes := apply(); !s.ok() || len(changes) != 0 {
@@ -102,7 +127,7 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 	for _, tt := range tests {
 		tt.breakIt()
 		s, changes := apply()
-		if !s.ok() || !s.settings || len(s.held) != 1 {
+		if !s.ok() || len(s.held) != 1 {
 			t.Errorf("%s: %+v", tt.name, s)
 		}
 		if diff := cmp.Diff(tt.want, changes, cmp.AllowUnexported(change{})); diff != "" {
@@ -117,8 +142,8 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 	}
 	must(t, netlink.AddrDel(linkOf(t, "tunl0"), addrOf(t, "10.9.9.9/32")))
 
-	s, _ := h.apply(t.Context(), []netip.Addr{vip}, netip.MustParseAddr("192.0.2.77"))
-	if want := "no device of this host holds 192.0.2.77, the address in its token"; s.settings || len(s.problems) != 1 || s.problems[0] != want {
+	s, _ := h.apply(t.Context(), byIPIP(vip), directors, netip.MustParseAddr("192.0.2.77"))
+	if want := "no device of this host holds 192.0.2.77, the address in its token"; len(s.held) != 0 || len(s.problems) != 1 || s.problems[0] != want {
 		t.Errorf("without the own address: %+v", s)
 	}
 }
@@ -128,14 +153,14 @@ func TestWhatIsBrokenIsRepaired(t *testing.T) {
 func TestNoVIPWhereSettingsAreReadOnly(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.56")
-	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
+	h := newGuardedHost(t)
 	setting(t, "all/arp_ignore", "0")
 	must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
 	defer func() { must(t, unix.Unmount("/proc/sys", unix.MNT_DETACH)) }()
 	must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 
-	s, _ := h.apply(t.Context(), []netip.Addr{vip}, rip)
-	if s.settings || len(s.held) != 0 || len(s.problems) == 0 || !strings.Contains(strings.Join(s.problems, "\n"), "/proc/sys is read-only here") {
+	s, _ := h.apply(t.Context(), byIPIP(vip), directors, rip)
+	if len(s.held) != 0 || len(s.problems) == 0 || !strings.Contains(strings.Join(s.problems, "\n"), "/proc/sys is read-only here") {
 		t.Errorf("tunnel side: %+v", s)
 	}
 	if _, found, err := tunnel.DeviceOf(vip); found || err != nil {
@@ -164,8 +189,8 @@ func TestTunnelPacketsPassAStrictHost(t *testing.T) {
 	must(t, netlink.RouteAdd(gateway))
 
 	address, vip := netip.MustParseAddr("192.168.7.100"), netip.MustParseAddr("10.0.0.57")
-	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
-	if s, _ := h.apply(t.Context(), []netip.Addr{vip}, address); !s.ok() {
+	h := newGuardedHost(t)
+	if s, _ := h.apply(t.Context(), byIPIP(vip), directors, address); !s.ok() {
 		t.Fatalf("tunnel side: %+v", s)
 	}
 	setting(t, "all/rp_filter", "1")
@@ -198,7 +223,7 @@ func TestTunnelPacketsPassAStrictHost(t *testing.T) {
 	if arrives() {
 		t.Error("strict on all, 0 on tunl0: the packet arrives, so this test proves nothing")
 	}
-	if _, changes := h.apply(t.Context(), []netip.Addr{vip}, address); len(changes) != 1 || !arrives() {
+	if _, changes := h.apply(t.Context(), byIPIP(vip), directors, address); len(changes) != 1 || !arrives() {
 		t.Errorf("after the repair %v the packet does not arrive", changes)
 	}
 }
@@ -217,13 +242,13 @@ func send(t *testing.T, vip netip.Addr) {
 func TestRepairedOnTheKernelsWord(t *testing.T) {
 	makeLAN(t)
 	vip := netip.MustParseAddr("10.0.0.58")
-	h := newKernelHost(filepath.Join(t.TempDir(), "sysctl.json"))
-	if s, _ := h.apply(t.Context(), []netip.Addr{vip}, rip); !s.ok() {
+	h := newGuardedHost(t)
+	if s, _ := h.apply(t.Context(), byIPIP(vip), directors, rip); !s.ok() {
 		t.Fatalf("tunnel side: %+v", s)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	drifts, done := make(chan struct{}, 1), make(chan error, 1)
-	go func() { done <- h.watch(ctx, func() { nudge(drifts) }) }()
+	go func() { done <- h.watchers()[0](ctx, func() { nudge(drifts) }) }()
 	time.Sleep(200 * time.Millisecond) // until it listens
 
 	begin := time.Now()
@@ -233,7 +258,7 @@ func TestRepairedOnTheKernelsWord(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("no word from the kernel")
 	}
-	if _, changes := h.apply(t.Context(), []netip.Addr{vip}, rip); len(changes) == 0 {
+	if _, changes := h.apply(t.Context(), byIPIP(vip), directors, rip); len(changes) == 0 {
 		t.Error("nothing was repaired")
 	}
 	t.Logf("repaired %v after it broke", time.Since(begin))

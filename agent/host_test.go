@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lvstun/sysctl"
+	"lvstun/tunnel"
 )
 
 func TestSettings(t *testing.T) {
@@ -36,8 +37,29 @@ func TestSettings(t *testing.T) {
 	if diff := cmp.Diff(want[:2], lines(arpSettings(""))); diff != "" {
 		t.Errorf("ARP without a device (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"net/ipv4/conf/tunl0/rp_filter = 2"}, lines(tunnelSettings())); diff != "" {
+	want = []string{
+		"net/ipv4/conf/tunl0/rp_filter = 2",
+		"net/ipv6/conf/sit0/disable_ipv6 = 0",
+		"net/ipv4/conf/ip6tnl0/rp_filter = 2",
+		"net/ipv6/conf/ip6tnl0/disable_ipv6 = 0",
+		"net/ipv4/conf/gre0/rp_filter = 2",
+	}
+	if diff := cmp.Diff(want, lines(tunnelSettings(everyWay()))); diff != "" {
 		t.Errorf("tunnel (-want +got):\n%s", diff)
+	}
+}
+
+// everyWay is every kind of receiver but GRE over IPv6.
+func everyWay() []tunnel.Receiver {
+	vip4, vip6 := netip.MustParseAddr("10.0.0.50"), netip.MustParseAddr("2001:db8::50")
+	rip6 := netip.MustParseAddr("2001:db8:1::100")
+	return []tunnel.Receiver{
+		{VIP: vip4, RIP: rip, Type: tunnel.IPIP},
+		{VIP: vip4, RIP: rip, Type: tunnel.GUE, Port: 6080},
+		{VIP: vip6, RIP: rip, Type: tunnel.IPIP},
+		{VIP: vip4, RIP: rip6, Type: tunnel.IPIP},
+		{VIP: vip6, RIP: rip6, Type: tunnel.GUE, Port: 6081},
+		{VIP: vip4, RIP: rip, Type: tunnel.GRE},
 	}
 }
 
@@ -46,7 +68,7 @@ func TestSettings(t *testing.T) {
 func TestSettingsHoldWhateverTheOtherValue(t *testing.T) {
 	t.Parallel()
 	for _, all := range []string{"0", "1", "2"} {
-		if effective := max(all, tunnelSettings()[0].Value); effective == "1" {
+		if effective := max(all, tunnelSettings(everyWay())[0].Value); effective == "1" {
 			t.Errorf("rp_filter %s on all: strict", all)
 		}
 	}

@@ -7,21 +7,30 @@ import (
 	"slices"
 
 	"lvstun/director/client"
+	"lvstun/tunnel"
 )
 
 // wanted is what the directors together want of this real server.
 type wanted struct {
 	services    map[string]client.ServiceDefinition // by name
-	vips        []netip.Addr                        // of every answer, sorted, each once
+	receivers   []tunnel.Receiver                   // of every answer, sorted, each once
+	directors   []netip.Addr                        // the addresses of all of them, sorted, each once
 	differences []string                            // where the answers disagree
 }
 
-// merge puts the last answers of the directors together; nil stands for a director that never answered.
-// A director that fell silent keeps its say: losing sight of directors changes nothing here. VIPs are
-// the union, so that both directors' tunnels work while their configurations differ; a service's
-// definition is that of the answer with the highest term, of the active director among equals, of the
-// one named first in the configuration after that.
-func merge(answers []*client.Answer) wanted {
+// receiver is how the packets of service s reach the real server at address; ok is false for a service
+// of a firewall mark that has no VIP of its own.
+func receiver(s client.ServiceDefinition, address netip.Addr) (r tunnel.Receiver, ok bool) {
+	r = tunnel.Receiver{VIP: s.VIP.Unmap(), RIP: address.Unmap(), Type: tunnel.Type(s.Encapsulation.Type), Port: s.Encapsulation.Port}
+	return r, s.VIP.IsValid()
+}
+
+// merge puts the last answers of the directors to the real server at address together, all but their own
+// addresses; nil stands for a director that never answered. A director that fell silent keeps its say: losing sight of directors
+// changes nothing here. Receivers are the union, so that both directors' tunnels work while their
+// configurations differ; a service's definition is that of the answer with the highest term, of the active
+// director among equals, of the one named first in the configuration after that.
+func merge(answers []*client.Answer, address netip.Addr) wanted {
 	ranked := slices.DeleteFunc(slices.Clone(answers), func(a *client.Answer) bool { return a == nil })
 	slices.SortStableFunc(ranked, func(a, b *client.Answer) int {
 		return cmp.Or(cmp.Compare(b.Term, a.Term), cmp.Compare(activeFirst(a), activeFirst(b)))
@@ -30,8 +39,8 @@ func merge(answers []*client.Answer) wanted {
 	from := map[string]*client.Answer{}
 	for _, a := range ranked {
 		for _, s := range a.Services {
-			if s.VIP.IsValid() {
-				w.vips = append(w.vips, s.VIP)
+			if r, ok := receiver(s, address); ok {
+				w.receivers = append(w.receivers, r)
 			}
 			first, known := w.services[s.Name]
 			if !known {
@@ -50,8 +59,10 @@ func merge(answers []*client.Answer) wanted {
 		}
 	}
 	slices.Sort(w.differences)
-	slices.SortFunc(w.vips, netip.Addr.Compare)
-	w.vips = slices.Compact(w.vips)
+	slices.SortFunc(w.receivers, func(a, b tunnel.Receiver) int {
+		return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Port, b.Port))
+	})
+	w.receivers = slices.Compact(w.receivers)
 	return w
 }
 

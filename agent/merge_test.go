@@ -10,6 +10,7 @@ import (
 
 	"lvstun/director/client"
 	"lvstun/httpcheck"
+	"lvstun/tunnel"
 )
 
 // define is a definition as a director gives it.
@@ -21,6 +22,11 @@ func define(name, vip, path string) client.ServiceDefinition {
 	}
 }
 
+func wrapped(d client.ServiceDefinition, kind string, port uint16) client.ServiceDefinition {
+	d.Encapsulation = client.Encapsulation{Type: kind, Port: port}
+	return d
+}
+
 func answer(director, role string, term uint64, services ...client.ServiceDefinition) *client.Answer {
 	return &client.Answer{Director: director, Role: role, Term: term, Lease: client.Duration(3e9), Services: services}
 }
@@ -30,51 +36,62 @@ func TestMerge(t *testing.T) {
 	tests := []struct {
 		name        string
 		answers     []*client.Answer
-		vips        string
+		receivers   string            // how packets come in
 		paths       map[string]string // which definition counts, by its check's path
 		differences []string
 	}{
-		{name: "nobody answered yet", answers: []*client.Answer{nil, nil}, vips: "[]", paths: map[string]string{}},
+		{name: "nobody answered yet", answers: []*client.Answer{nil, nil}, receivers: "[]", paths: map[string]string{}},
 		{
-			name:    "one answers",
-			answers: []*client.Answer{nil, answer("vs_bk", "standby", 1, define("HTTP", "10.0.0.50", "/"))},
-			vips:    "[10.0.0.50]", paths: map[string]string{"HTTP": "/"},
+			name:      "one answers",
+			answers:   []*client.Answer{nil, answer("vs_bk", "standby", 1, define("HTTP", "10.0.0.50", "/"))},
+			receivers: "[10.0.0.50 by ipip over IPv4]", paths: map[string]string{"HTTP": "/"},
 		},
 		{
-			name:    "two of one mind",
-			answers: []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/")), answer("vs_bk", "standby", 1, define("HTTP", "10.0.0.50", "/"))},
-			vips:    "[10.0.0.50]", paths: map[string]string{"HTTP": "/"},
+			name:      "two of one mind",
+			answers:   []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/")), answer("vs_bk", "standby", 1, define("HTTP", "10.0.0.50", "/"))},
+			receivers: "[10.0.0.50 by ipip over IPv4]", paths: map[string]string{"HTTP": "/"},
 		},
 		{
-			name:    "the higher term counts, the VIPs are the union",
-			answers: []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/old")), answer("vs_bk", "standby", 2, define("HTTP", "10.0.0.51", "/new"))},
-			vips:    "[10.0.0.50 10.0.0.51]", paths: map[string]string{"HTTP": "/new"},
+			name:      "the higher term counts, the VIPs are the union",
+			answers:   []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/old")), answer("vs_bk", "standby", 2, define("HTTP", "10.0.0.51", "/new"))},
+			receivers: "[10.0.0.50 by ipip over IPv4 10.0.0.51 by ipip over IPv4]", paths: map[string]string{"HTTP": "/new"},
 			differences: []string{"service HTTP: vs_bk and vs want different things; vs_bk counts (term 2)"},
 		},
 		{
-			name:    "in one term the active counts",
-			answers: []*client.Answer{answer("vs", "standby", 2, define("HTTP", "10.0.0.50", "/old")), answer("vs_bk", "active", 2, define("HTTP", "10.0.0.50", "/new"))},
-			vips:    "[10.0.0.50]", paths: map[string]string{"HTTP": "/new"},
+			name:      "in one term the active counts",
+			answers:   []*client.Answer{answer("vs", "standby", 2, define("HTTP", "10.0.0.50", "/old")), answer("vs_bk", "active", 2, define("HTTP", "10.0.0.50", "/new"))},
+			receivers: "[10.0.0.50 by ipip over IPv4]", paths: map[string]string{"HTTP": "/new"},
 			differences: []string{"service HTTP: vs_bk and vs want different things; vs_bk counts (term 2)"},
 		},
 		{
-			name:    "a service that one lacks",
-			answers: []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/")), answer("vs_bk", "standby", 1)},
-			vips:    "[10.0.0.50]", paths: map[string]string{"HTTP": "/"},
+			name:      "a service that one lacks",
+			answers:   []*client.Answer{answer("vs", "active", 1, define("HTTP", "10.0.0.50", "/")), answer("vs_bk", "standby", 1)},
+			receivers: "[10.0.0.50 by ipip over IPv4]", paths: map[string]string{"HTTP": "/"},
 			differences: []string{"service HTTP: vs_bk does not have it, vs does"},
 		},
 		{
-			name:    "a firewall mark without a VIP",
-			answers: []*client.Answer{answer("vs", "active", 1, client.ServiceDefinition{Name: "M", FWMark: 7})},
-			vips:    "[]", paths: map[string]string{"M": ""},
+			name:      "encapsulations differ: both come in",
+			answers:   []*client.Answer{answer("vs", "active", 1, wrapped(define("HTTP", "10.0.0.50", "/"), "ipip", 0)), answer("vs_bk", "standby", 1, wrapped(define("HTTP", "10.0.0.50", "/"), "gue", 6080))},
+			receivers: "[10.0.0.50 by gue to port 6080 over IPv4 10.0.0.50 by ipip over IPv4]", paths: map[string]string{"HTTP": "/"},
+			differences: []string{"service HTTP: vs and vs_bk want different things; vs counts (term 1)"},
+		},
+		{
+			name:      "two services of one VIP, and one of another family",
+			answers:   []*client.Answer{answer("vs", "active", 1, define("A", "2001:db8::50", "/"), define("B", "10.0.0.50", "/"), define("C", "10.0.0.50", "/"))},
+			receivers: "[10.0.0.50 by ipip over IPv4 2001:db8::50 by ipip over IPv4]", paths: map[string]string{"A": "/", "B": "/", "C": "/"},
+		},
+		{
+			name:      "a firewall mark without a VIP",
+			answers:   []*client.Answer{answer("vs", "active", 1, client.ServiceDefinition{Name: "M", FWMark: 7})},
+			receivers: "[]", paths: map[string]string{"M": ""},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := merge(tt.answers)
-			if got := fmt.Sprint(w.vips); got != tt.vips {
-				t.Errorf("VIPs %s, want %s", got, tt.vips)
+			w := merge(tt.answers, rip)
+			if got := fmt.Sprint(w.receivers); got != tt.receivers {
+				t.Errorf("receivers %s, want %s", got, tt.receivers)
 			}
 			paths := map[string]string{}
 			for name, s := range w.services {
@@ -90,7 +107,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// Whatever the directors say, no VIP of any answer is lost, every service has a definition that some
+// Whatever the directors say, no receiver of any answer is lost, every service has a definition that some
 // director gave, and equal answers leave nothing to remark.
 func TestMergeProperties(t *testing.T) {
 	t.Parallel()
@@ -105,13 +122,13 @@ func TestMergeProperties(t *testing.T) {
 			a.Services = rapid.SliceOfNDistinct(definition, 0, 3, func(s client.ServiceDefinition) string { return s.Name }).Draw(t, "services")
 			answers = append(answers, a, nil)
 		}
-		w := merge(answers)
-		vips := map[netip.Addr]bool{}
-		for _, v := range w.vips {
-			if vips[v] {
-				t.Fatalf("%s twice in %v", v, w.vips)
+		w := merge(answers, rip)
+		receivers := map[tunnel.Receiver]bool{}
+		for _, r := range w.receivers {
+			if receivers[r] {
+				t.Fatalf("%s twice in %v", r, w.receivers)
 			}
-			vips[v] = true
+			receivers[r] = true
 		}
 		given := map[client.ServiceDefinition]bool{}
 		for _, a := range answers {
@@ -120,8 +137,8 @@ func TestMergeProperties(t *testing.T) {
 			}
 			for _, s := range a.Services {
 				given[s] = true
-				if !vips[s.VIP] {
-					t.Fatalf("VIP %s of %s is lost", s.VIP, a.Director)
+				if r, ok := receiver(s, rip); !ok || !receivers[r] {
+					t.Fatalf("%s of %s is lost", r, a.Director)
 				}
 				if _, ok := w.services[s.Name]; !ok {
 					t.Fatalf("service %s of %s is lost", s.Name, a.Director)
@@ -134,7 +151,7 @@ func TestMergeProperties(t *testing.T) {
 			}
 		}
 		if len(answers) > 0 {
-			if d := merge([]*client.Answer{answers[0], answers[0]}).differences; len(d) != 0 {
+			if d := merge([]*client.Answer{answers[0], answers[0]}, rip).differences; len(d) != 0 {
 				t.Fatalf("one answer twice differs: %v", d)
 			}
 		}

@@ -95,12 +95,13 @@ func TestFetchStatusOfSomethingElse(t *testing.T) {
 func TestStatusJSON(t *testing.T) {
 	t.Parallel()
 	text, err := json.Marshal(Status{Name: "rs1", Address: rip, Services: []ServiceStatus{{Name: "HTTP", State: client.Down, Reason: "checking"}},
+		Guard:   GuardStatus{Counters: map[string]uint64{"decapsulated": 5}, Refused: 3},
 		Witness: WitnessStatus{Answered: 2, Dropped: map[string]uint64{"busy": 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"name":"rs1","version":"","address":"192.168.1.100","session":0,"since":"0001-01-01T00:00:00Z",` +
-		`"tunnel":{"ok":false,"vips":null,"changes":0},"directors":null,` +
+		`"tunnel":{"ok":false,"vips":null,"changes":0},"guard":{"counters":{"decapsulated":5},"refused":3},"directors":null,` +
 		`"services":[{"name":"HTTP","state":"down","reason":"checking","since":"0001-01-01T00:00:00Z"}],` +
 		`"witness":{"answered":2,"dropped":{"busy":1}}}`
 	if diff := cmp.Diff(want, string(text)); diff != "" {

@@ -15,6 +15,7 @@ type Status struct {
 	Session   uint64           `json:"session"`
 	Since     time.Time        `json:"since"`
 	Tunnel    TunnelStatus     `json:"tunnel"`
+	Guard     GuardStatus      `json:"guard"`
 	Directors []DirectorStatus `json:"directors"`
 	Services  []ServiceStatus  `json:"services"`
 	Witness   WitnessStatus    `json:"witness"`
@@ -29,6 +30,13 @@ type TunnelStatus struct {
 	Problems []string     `json:"problems,omitempty"`
 	Changes  uint64       `json:"changes"`          // made since the agent's start
 	Recent   []Change     `json:"recent,omitempty"` // the last of them, newest first
+}
+
+// GuardStatus is what became of the tunnels' packets. `nft list table inet lvstun` shows the same.
+type GuardStatus struct {
+	Counters map[string]uint64 `json:"counters"`          // packets, by the table's counters
+	Refused  uint64            `json:"refused"`           // the packets of those that were dropped
+	Problem  string            `json:"problem,omitempty"` // why the table is not as it should be
 }
 
 // WitnessStatus is what became of the witness questions of directors.

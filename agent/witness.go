@@ -70,8 +70,9 @@ func (a *Agent) witnessKeys() (keys [][32]byte) {
 	return keys
 }
 
-// directorAddresses are those the directors named as theirs, and those this agent registers at.
-func (a *Agent) directorAddresses() (all []netip.Addr) {
+// directorAddresses are those the directors named as theirs, and those this agent registers at; sorted, each once.
+func (a *Agent) directorAddresses() []netip.Addr {
+	var all []netip.Addr
 	for _, last := range a.answers() {
 		all = append(all, last.Directors...)
 	}
@@ -80,7 +81,8 @@ func (a *Agent) directorAddresses() (all []netip.Addr) {
 			all = append(all, at.Addr().Unmap())
 		}
 	}
-	return all
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }
 
 // reachAnother renews the lease at every director but the one called asker and tells what they are: the

@@ -335,7 +335,7 @@ func TestWitnessKeysAndAddresses(t *testing.T) {
 			t.Errorf("keys from nowhere: %d", len(got))
 		}
 		b.agent.registrars[1].address = "vs_bk.example.org:3637"
-		if got := fmt.Sprint(b.agent.directorAddresses()); got != "[172.16.0.1 172.16.0.2 10.0.0.1]" {
+		if got := fmt.Sprint(b.agent.directorAddresses()); got != "[10.0.0.1 172.16.0.1 172.16.0.2]" {
 			t.Errorf("directors ask from %v", got)
 		}
 		for i, keys := range [][2]client.WitnessKey{{{}, {2}}, {{2}, {2}}, {{1}, {2}}} {

@@ -58,9 +58,11 @@ type Options struct {
 	Drifts   func() uint64   // kernel settings that were repaired; for status
 	// WitnessKey is the key that a real server of this name answers questions with.
 	WitnessKey func(name string) [32]byte
-	OwnedFile  string // where the record of own services is kept; empty: nowhere
-	Version    string
-	Log        *slog.Logger
+	// Source is the address that this host's packets to another one come from.
+	Source    func(to netip.Addr) (netip.Addr, error)
+	OwnedFile string // where the record of own services is kept; empty: nowhere
+	Version   string
+	Log       *slog.Logger
 }
 
 // A Director holds the leases and the checks and keeps the kernel's table as
@@ -73,6 +75,7 @@ type Director struct {
 	problems   func() []string
 	drifts     func() uint64
 	witnessKey func(name string) [32]byte
+	source     func(netip.Addr) (netip.Addr, error)
 	asker      witness.Asker
 	version    string
 	log        *slog.Logger
@@ -96,6 +99,7 @@ func New(o Options) *Director {
 		problems:   o.Problems,
 		drifts:     o.Drifts,
 		witnessKey: o.WitnessKey,
+		source:     o.Source,
 		asker:      witness.Asker{Name: o.Config.Name},
 		version:    o.Version,
 		log:        o.Log,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -104,6 +105,7 @@ func start(t *testing.T, k Kernel, ownedFile string, services ...config.Service)
 		Problems:   func() []string { return nil },
 		Drifts:     func() uint64 { return 3 },
 		WitnessKey: func(name string) [32]byte { return sha256.Sum256([]byte(name)) },
+		Source:     source,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -115,6 +117,17 @@ func start(t *testing.T, k Kernel, ownedFile string, services ...config.Service)
 			t.Errorf("run: %v", err)
 		}
 	}
+}
+
+// source is what the route to a real server says: there is one to rs1 and rs2 only.
+func source(to netip.Addr) (netip.Addr, error) {
+	switch to {
+	case rs1:
+		return netip.MustParseAddr("192.168.1.10"), nil
+	case rs2: // by the network of the heartbeats
+		return netip.MustParseAddr("10.0.0.1"), nil
+	}
+	return netip.Addr{}, errors.New("network is unreachable")
 }
 
 // fakePair is a half that does nothing.
@@ -184,7 +197,7 @@ func TestAnswerTellsTheAgentAllItNeeds(t *testing.T) {
 		svc := open()
 		want := client.Answer{
 			Director: "vs", Role: pair.Status{}.Role.String(), Term: 4, Lease: client.Duration(LeaseTime),
-			Directors: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")},
+			Directors: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("192.168.1.10")},
 			Services: []client.ServiceDefinition{{
 				Name: "HTTP", VIP: svc.VIP, Port: 80, Protocol: "tcp", Encapsulation: client.Encapsulation{Type: "ipip"}, Weight: 1,
 			}},
@@ -192,6 +205,25 @@ func TestAnswerTellsTheAgentAllItNeeds(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("answer (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A real server is told of the source of what comes to it, beside both ends of the heartbeat.
+func TestAnswerNamesTheSourceOfTunnelPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, stop := start(t, newFakeKernel(), "", open())
+		defer stop()
+		<-d.Ready()
+		for rs, want := range map[netip.Addr]string{
+			rs1: "[10.0.0.1 10.0.0.2 192.168.1.10]",
+			rs2: "[10.0.0.1 10.0.0.2]",
+			rs3: "[10.0.0.1 10.0.0.2]",
+		} {
+			got := register(t, d, rs.String(), report(rs, client.Ready, 1))
+			if got := fmt.Sprint(got.Directors); got != want {
+				t.Errorf("%s is told of directors at %s, want %s", rs, got, want)
+			}
 		}
 	})
 }

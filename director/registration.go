@@ -46,7 +46,7 @@ func (d *Director) Register(_ context.Context, claims trust.Claims, r client.Reg
 		Role:       p.Role.String(),
 		Term:       p.Term,
 		Lease:      client.Duration(LeaseTime),
-		Directors:  addresses(cfg),
+		Directors:  d.addresses(cfg, r.Address),
 		Services:   definitions,
 		WitnessKey: d.witnessKey(claims.Name),
 	}, nil
@@ -97,11 +97,16 @@ func definition(svc config.Service, addr netip.Addr) client.ServiceDefinition {
 	}
 }
 
-// addresses are the directors' own: both ends of every heartbeat path.
-func addresses(cfg *config.Config) []netip.Addr {
+// addresses are those that tunnel packets may come from: both ends of every heartbeat path, and this
+// director's own on its way to the real server at rs, which IPVS takes as their source. Without such a way
+// nothing comes from here either.
+func (d *Director) addresses(cfg *config.Config, rs netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range cfg.Heartbeat.Paths {
 		out = append(out, p.Local, p.Peer)
+	}
+	if source, err := d.source(rs); err == nil && trust.CheckAddress(source) == nil {
+		out = append(out, source)
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(runCommand(), checkCommand(), statusCommand())
+	root.AddCommand(runCommand(), checkCommand(), statusCommand(), teardownCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

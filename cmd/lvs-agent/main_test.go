@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -92,6 +93,10 @@ func TestRunUntilStopped(t *testing.T) {
 	if got := run(t.Context(), []string{"run", "--config", config, "--socket", socket}, &second, &second); got != 1 {
 		t.Errorf("a second agent ended with %d: %s", got, &second)
 	}
+	var refused bytes.Buffer
+	if got := run(t.Context(), []string{"teardown", "--socket", socket}, &refused, &refused); got != 1 || !strings.Contains(refused.String(), "stop it first") {
+		t.Errorf("teardown beside an agent ended with %d: %s", got, &refused)
+	}
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +141,28 @@ func TestExampleIsValid(t *testing.T) {
 	}
 }
 
+func TestPrintUndone(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		undone agent.Undone
+		all    bool
+		want   string
+	}{
+		{want: ""},
+		{all: true, want: "nothing of the agent's is on this host\n"},
+		{
+			undone: agent.Undone{Changes: []agent.Change{{What: "tunl0", Old: "up", New: "down"}}, Left: []string{"x is 1, which somebody else has made it"}}, all: true,
+			want: "tunl0: up → down\nLEFT x is 1, which somebody else has made it\n",
+		},
+	} {
+		var out bytes.Buffer
+		printUndone(&out, tt.undone, tt.all)
+		if diff := cmp.Diff(tt.want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestPrintStatus(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -154,6 +181,10 @@ func TestPrintStatus(t *testing.T) {
 			{Name: "HTTP", VIP: netip.MustParseAddr("10.0.0.50"), Port: 80, Protocol: "tcp", State: "ready", Since: now.Add(-90 * time.Minute)},
 			{Name: "DNS", State: "down", Reason: "no director has said what this service is", Weight: 5, Since: now},
 		},
+		Guard: agent.GuardStatus{
+			Counters: map[string]uint64{"decapsulated": 120, "not_from_directors": 3}, Refused: 3,
+			Problem: "guard: the kernel has no nftables",
+		},
 		Witness:     agent.WitnessStatus{Answered: 4, Problem: "listen for witness questions: 192.168.1.100 is not an address of this host"},
 		Differences: []string{"service HTTP: vs and vs_bk want different things"},
 	}
@@ -165,6 +196,8 @@ func TestPrintStatus(t *testing.T) {
 tunnel side  not right, VIPs: 10.0.0.50, 7 changes made
   PROBLEM setting x: read-only
   2026-01-02 03:04:04  tunl0: down → up
+guard        3 packets refused, decapsulated: 120, not_from_directors: 3
+  PROBLEM guard: the kernel has no nftables
 witness      4 questions of directors answered
   PROBLEM listen for witness questions: 192.168.1.100 is not an address of this host
 

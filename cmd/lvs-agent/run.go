@@ -60,7 +60,7 @@ func privileged() error {
 		return fmt.Errorf("read the process's capabilities: %w", err)
 	}
 	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return errors.New("the capability CAP_NET_ADMIN is missing, without which the tunnel side cannot be built: run as root or by the systemd unit")
+		return errors.New("the capability CAP_NET_ADMIN is missing, without which the tunnel side can be neither built nor undone: run as root or by the systemd unit")
 	}
 	return nil
 }

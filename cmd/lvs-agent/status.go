@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -50,6 +52,10 @@ func printStatus(w io.Writer, s agent.Status, now time.Time) error {
 	for _, c := range s.Tunnel.Recent[:min(len(s.Tunnel.Recent), 5)] {
 		fmt.Fprintf(w, "  %s  %s: %s → %s\n", c.At.Format(time.DateTime), c.What, c.Old, c.New)
 	}
+	fmt.Fprintf(w, "guard        %s\n", guardLine(s.Guard))
+	if s.Guard.Problem != "" {
+		fmt.Fprintf(w, "  PROBLEM %s\n", s.Guard.Problem)
+	}
 	fmt.Fprintf(w, "witness      %d questions of directors answered\n", s.Witness.Answered)
 	if s.Witness.Problem != "" {
 		fmt.Fprintf(w, "  PROBLEM %s\n", s.Witness.Problem)
@@ -82,6 +88,14 @@ func tunnelLine(t agent.TunnelStatus) string {
 		state = "right"
 	}
 	return fmt.Sprintf("%s, VIPs: %s, %d changes made", state, orDash(strings.Join(vips, " ")), t.Changes)
+}
+
+func guardLine(g agent.GuardStatus) string {
+	line := fmt.Sprintf("%d packets refused", g.Refused)
+	for _, name := range slices.Sorted(maps.Keys(g.Counters)) {
+		line += fmt.Sprintf(", %s: %d", name, g.Counters[name])
+	}
+	return line
 }
 
 func at(v agent.ServiceStatus) string {

@@ -107,7 +107,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	core = director.New(director.Options{
 		Config: cfg, Kernel: kernel, Pair: two, Problems: problems, Drifts: tuner.drifts, WitnessKey: key.WitnessKey,
-		OwnedFile: ownedFile, Version: version, Log: log,
+		Source: ipvs.Source, OwnedFile: ownedFile, Version: version, Log: log,
 	})
 	server := api.New(api.Config{
 		Listen: cfg.API, Socket: socket, Web: cfg.Web, TLS: identity, Tokens: key, Backend: core,

@@ -313,6 +313,9 @@ func (nftKernel) remove(ctx context.Context) (removed bool, err error) {
 		removed = err == nil
 		return err
 	})
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return false, nil // a kernel without nftables has no table
+	}
 	return removed, err
 }
 

@@ -146,6 +146,7 @@ by rs1 systemctl start lvs-agent
 wait_for $patience says 'tunnel side  right' by rs1 lvs-agent status
 says " $LAB_VIP/32" on rs1 ip -o address show up dev tunl0
 [ "$(on rs1 sysctl -n net.ipv4.conf.{all,eth0}.arp_{ignore,announce} net.ipv4.conf.tunl0.rp_filter | xargs)" = '1 2 1 2 2' ]
+says "table inet lvstun" on rs1 nft list tables
 confined vs lvs-director 3400 # NET_BIND_SERVICE, NET_ADMIN, NET_RAW
 confined rs1 lvs-agent 1000   # NET_ADMIN
 
