@@ -93,10 +93,10 @@ roles
 download
 measure
 sleep 0.5
-on "$active" lvs-director handover
-held_by "$standby"
-on "$active" lvs-director handover # asked by the standby now
-held_by "$active"
+wait_for 10 on "$active" lvs-director handover # refused while the standby was not heard for a moment
+wait_for 5 held_by "$standby"
+wait_for 10 on "$active" lvs-director handover # asked by the standby now
+wait_for 5 held_by "$active"
 sleep 0.5
 finish
 tell "handover, and back"
